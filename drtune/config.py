@@ -1,0 +1,255 @@
+"""params.yaml as frozen, closed, typed settings; every fault is listed at once.
+
+No setting that moves a result has a default here: params.yaml is the one place where values live.
+The settings of a method stand in the method's own file and are parsed by the same functions.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from ruamel.yaml import YAML, YAMLError
+
+from drtune.errors import ConfigError
+from drtune.faults import Fault, describe, explain, render, unknown_keys, unknown_value
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Whole = Annotated[int, Field(ge=0)]
+ThreeNumbers = Annotated[list[float], Field(min_length=3, max_length=3)]
+Range = Annotated[list[Positive], Field(min_length=2, max_length=2)]
+
+
+class Settings(BaseModel):
+    """Base of every section: unknown keys are faults, values are frozen, text is not a number."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class DataSettings(Settings):
+    """`data`: which images, and how they are split."""
+
+    name: str
+    path: str
+    shots: Count | None
+    fraction: Annotated[float, Field(gt=0, le=1)]
+    val_fraction: Annotated[float, Field(gt=0, lt=1)]
+    test_fraction: Annotated[float, Field(gt=0, lt=1)]
+    seed: Whole
+    on_bad_image: Literal["error", "skip"]
+
+
+class BackboneSettings(Settings):
+    """`backbone`: which network, its weights, and the input it expects (null: what timm records)."""
+
+    name: str
+    kwargs: dict[str, Any]
+    weights: str
+    image_size: Annotated[int, Field(ge=8, le=1024)] | None
+    mean: ThreeNumbers | None
+    std: Annotated[list[Positive], Field(min_length=3, max_length=3)] | None
+    interpolation: Literal["nearest", "bilinear", "bicubic"] | None
+    crop_fraction: Annotated[float, Field(gt=0, le=1)] | None
+    seed: Whole
+
+
+class AugmentSettings(Settings):
+    """`augment`: how a training image is varied."""
+
+    crop_area: Range
+    crop_ratio: Range
+    horizontal_flip: Fraction
+    rotation: Annotated[float, Field(ge=0, le=180)]
+    shift: Fraction
+    color_jitter: Fraction
+
+
+class ExtractSettings(Settings):
+    """`extract`: the bank of pretrained features."""
+
+    views: Whole
+    dtype: Literal["float16", "bfloat16", "float32"]
+    batch_size: Count
+    workers: Whole
+    seed: Whole
+
+
+class TrainSettings(Settings):
+    """`train`: the loop every method runs in."""
+
+    method: str
+    seed: Whole
+    epochs: Count
+    batch_size: Count
+    drop_last: bool
+    optimizer: Literal["sgd", "adamw"]
+    lr_backbone: Positive
+    lr_head: Positive
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+    nesterov: bool
+    weight_decay: NonNegative
+    decay_norm_and_bias: bool
+    schedule: Literal["cosine", "linear", "constant"]
+    schedule_every: Literal["step", "epoch"]
+    warmup_epochs: NonNegative
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    clip_norm: Positive | None
+    batch_norm: Literal["train", "eval"]
+    head_init: Literal["normal", "zero"]
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None
+    monitor: Literal["accuracy", "loss"]
+    precision: Literal["no", "fp16", "bf16"]
+    deterministic: bool
+    workers: Whole
+    device: Literal["auto", "cpu"]
+
+
+class EvaluateSettings(Settings):
+    """`evaluate`: measures on the sealed test split."""
+
+    batch_size: Count
+    workers: Whole
+    device: Literal["auto", "cpu"]
+    bootstrap: Annotated[int, Field(ge=100)]
+    calibration_bins: Annotated[int, Field(ge=2)]
+    worst: Whole
+    seed: Whole
+
+
+SECTIONS: Mapping[str, type[Settings]] = {
+    "data": DataSettings,
+    "backbone": BackboneSettings,
+    "augment": AugmentSettings,
+    "extract": ExtractSettings,
+    "train": TrainSettings,
+    "evaluate": EvaluateSettings,
+}
+S = TypeVar("S", bound=Settings)
+
+
+class Params:
+    """A settings file as read: raw values plus the parsed sections asked for."""
+
+    def __init__(self, source: str, raw: Mapping[str, Any], parsed: Mapping[str, Settings]) -> None:
+        self.source = source
+        self.raw = raw
+        self._parsed = parsed
+
+    def __getitem__(self, section: type[S]) -> S:
+        """Return the parsed section of this type."""
+        return next(value for value in self._parsed.values() if isinstance(value, section))
+
+    def method(self, name: str) -> Settings:
+        """Return the parsed settings of a method."""
+        return self._parsed[f"methods.{name}"]
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML 1.2 mapping (so that `1e-3` is a number).
+
+    Raises:
+        ConfigError: no such file, a syntax error, a key given twice, or not a mapping.
+    """
+    try:
+        raw = YAML(typ="safe", pure=True).load(path)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; run from the folder that holds dvc.yaml") from None
+    except YAMLError as fault:
+        raise ConfigError(f"{path.name}: not valid YAML\n{fault}") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path.name}: expected sections (key: value), got {describe(raw)}")
+    return raw
+
+
+def load(path: Path, methods: Mapping[str, type[Settings]] | None = None) -> Params:
+    """Read and check every section of a settings file.
+
+    Args:
+        path: the file, usually params.yaml.
+        methods: method name -> settings type. Where given, the `methods` section is checked as well, and
+            `train.method` must name one of them.
+
+    Raises:
+        ConfigError: listing every fault with its dotted name, the value and what is allowed.
+    """
+    raw = read_yaml(path)
+    faults: list[Fault] = unknown_keys("", raw, [*SECTIONS, "methods", "study"])
+    parsed: dict[str, Settings] = {}
+    for name, section in SECTIONS.items():
+        parse_into(parsed, faults, name, section, raw.get(name, MISSING))
+    if methods is not None:
+        check_methods(parsed, faults, raw, methods)
+    faults += cross_faults(parsed)
+    if faults:
+        raise ConfigError(render(path.name, faults))
+    return Params(path.name, raw, parsed)
+
+
+MISSING = object()
+
+
+def parse_into(
+    parsed: dict[str, Settings],
+    faults: list[Fault],
+    name: str,
+    section: type[Settings],
+    value: Any,
+) -> None:
+    """Parse one section into `parsed`, or append what is wrong with it to `faults`."""
+    if value is MISSING:
+        faults.append((name, "section is missing; known keys: " + ", ".join(section.model_fields)))
+        return
+    if not isinstance(value, dict):
+        faults.append((name, f"expected a section (key: value), got {describe(value)}"))
+        return
+    try:
+        parsed[name] = section.model_validate(value)
+    except ValidationError as error:
+        faults += [explain(name, section, fault) for fault in error.errors()]
+
+
+def check_methods(
+    parsed: dict[str, Settings],
+    faults: list[Fault],
+    raw: Mapping[str, Any],
+    methods: Mapping[str, type[Settings]],
+) -> None:
+    """Check `methods.*` and that `train.method` names one of them."""
+    given = raw.get("methods", MISSING)
+    if not isinstance(given, dict):
+        faults.append(("methods", "section is missing; known keys: " + ", ".join(methods)))
+        return
+    faults += unknown_keys("methods.", given, list(methods))
+    for name, section in methods.items():
+        value = given.get(name, MISSING)
+        parse_into(parsed, faults, f"methods.{name}", section, {} if value is None else value)
+    train = parsed.get("train")
+    if isinstance(train, TrainSettings) and train.method not in methods:
+        faults.append(("train.method", unknown_value(train.method, list(methods))))
+
+
+def cross_faults(parsed: Mapping[str, Settings]) -> list[Fault]:
+    """Faults that only show between settings; each settings type may add its own `cross_faults`."""
+    faults: list[Fault] = []
+    data, train, augment = parsed.get("data"), parsed.get("train"), parsed.get("augment")
+    if isinstance(data, DataSettings) and data.val_fraction + data.test_fraction >= 1:
+        total = f"{data.val_fraction:g} + data.test_fraction {data.test_fraction:g}"
+        faults.append(("data.val_fraction", f"{total} leave nothing to train on; their sum must be below 1"))
+    if isinstance(augment, AugmentSettings):
+        for key, (low, high) in (("crop_area", augment.crop_area), ("crop_ratio", augment.crop_ratio)):
+            if low > high:
+                faults.append((f"augment.{key}", f"lower end {low:g} exceeds upper end {high:g}"))
+        if augment.crop_area[1] > 1:
+            faults.append(
+                ("augment.crop_area", f"upper end {augment.crop_area[1]:g} exceeds 1, the whole image")
+            )
+    if isinstance(train, TrainSettings):
+        if train.optimizer == "sgd" and train.nesterov and train.momentum == 0:
+            faults.append(("train.nesterov", "true needs train.momentum > 0, got 0; set one of the two"))
+        active = parsed.get(f"methods.{train.method}")
+        if active is not None and hasattr(active, "cross_faults"):
+            faults += [(f"{key}", text) for key, text in active.cross_faults(train)]
+    return faults

@@ -1,0 +1,29 @@
+"""Faults a user can mend.
+
+Every message names the thing, the value found, what is allowed and the remedy. Stage scripts and the
+command line print the message alone; anything that is not a `DRTuneError` is a bug and keeps its traceback.
+"""
+
+
+class DRTuneError(Exception):
+    """Base of all faults a user can mend."""
+
+
+class ConfigError(DRTuneError):
+    """A settings file that cannot be accepted; lists every fault at once."""
+
+
+class DataError(DRTuneError):
+    """Images, folders or archives that cannot become a data set."""
+
+
+class WeightsError(DRTuneError):
+    """A checkpoint that cannot be read safely or does not fit the architecture."""
+
+
+class BankError(DRTuneError):
+    """A feature bank that does not belong to the data or the weights at hand."""
+
+
+class TrainingError(DRTuneError):
+    """A training that cannot start or go on, for example a loss that is no longer finite."""

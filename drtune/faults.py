@@ -1,0 +1,110 @@
+"""Faults in settings, in plain words: dotted name, value found, what is allowed, the nearest known name."""
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+Fault = tuple[str, str]
+"""(dotted name, what is wrong with it)"""
+LONG_LIST = 16
+
+
+def unknown_keys(prefix: str, given: Mapping[str, Any], known: list[str]) -> list[Fault]:
+    """One fault for each key of `given` that is not in `known`."""
+    return [
+        (f"{prefix}{key}", "unknown key" + suggestion(str(key), known)) for key in given if key not in known
+    ]
+
+
+def unknown_value(value: str, known: list[str]) -> str:
+    """Say that `value` is none of `known`, with the nearest one."""
+    return f"{value!r} is unknown" + suggestion(value, known)
+
+
+def suggestion(word: str, known: list[str]) -> str:
+    """Return '; did you mean X? known: …'; a long list is left out where a near name was found."""
+    near = difflib.get_close_matches(word, known, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ";"
+    return hint if near and len(known) > LONG_LIST else f"{hint} known: {', '.join(known)}"
+
+
+def render(source: str, faults: list[Fault]) -> str:
+    """Lay faults out as an aligned list under a count."""
+    faults = list(dict(reversed(faults)).items())[::-1]  # a union's branches each complain of the same key
+    width = max(len(key) for key, _ in faults)
+    head = f"{source}: {len(faults)} fault{'s' if len(faults) > 1 else ''}"
+    return "\n".join([head, *(f"  {key:<{width}}  {text}" for key, text in faults)])
+
+
+def describe(value: Any) -> str:
+    """Show a value with its kind in words: '100' (text), 3 (integer), nothing (null)."""
+    kinds = {str: "text", bool: "true/false", int: "integer", float: "number", list: "list", dict: "section"}
+    return (
+        "nothing (null)" if value is None else f"{value!r} ({kinds.get(type(value), type(value).__name__)})"
+    )
+
+
+WORDS: Mapping[str, str] = {
+    "int_type": "an integer",
+    "int_from_float": "an integer",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "list_type": "a list",
+    "dict_type": "a section (key: value)",
+    "model_type": "a section (key: value)",
+}
+LIMITS: Mapping[str, tuple[str, str]] = {
+    "greater_than_equal": ("ge", ">="),
+    "greater_than": ("gt", ">"),
+    "less_than_equal": ("le", "<="),
+    "less_than": ("lt", "<"),
+}
+
+
+def explain(prefix: str, section: type[BaseModel], fault: Any) -> Fault:
+    """Turn one pydantic fault into (dotted name, plain words)."""
+    parts = [
+        str(part)
+        for part in fault["loc"]
+        if "[" not in str(part) and str(part) not in ("int", "float", "list")
+    ]
+    key, kind, context = ".".join([prefix, *parts]), fault["type"], fault.get("ctx", {})
+    got = describe(fault["input"])
+    if kind == "extra_forbidden":
+        return key, "unknown key" + suggestion(parts[-1], list(section.model_fields))
+    if kind == "missing":
+        return key, "is missing" + rule_of(section, parts[0], "; expected ")
+    if kind == "literal_error":
+        return key, f"expected {context['expected']}, got {got}"
+    if kind in WORDS:
+        return key, f"expected {rule_of(section, parts[0]) or WORDS[kind]}, got {got}"
+    if kind in LIMITS:
+        name, sign = LIMITS[kind]
+        return key, f"expected {rule_of(section, parts[0]) or f'a value {sign} {context[name]}'}, got {got}"
+    if kind in ("too_short", "too_long"):
+        return key, f"expected {rule_of(section, parts[0])}, got {got}"
+    return key, f"{fault['msg']}, got {got}"
+
+
+def rule_of(section: type[BaseModel], field: str, prefix: str = "") -> str:
+    """Say in words what a field accepts, from its JSON schema: 'an integer >= 1 or null'."""
+    schema = section.model_json_schema()["properties"].get(field)
+    return prefix + rule(schema) if schema else ""
+
+
+def rule(schema: Mapping[str, Any]) -> str:
+    """Say in words what a JSON schema accepts."""
+    if "anyOf" in schema:
+        return " or ".join(rule(option) for option in schema["anyOf"])
+    if "enum" in schema or "const" in schema:
+        return " or ".join(map(str, schema.get("enum", [schema.get("const")])))
+    kinds = {"integer": "an integer", "number": "a number", "string": "text", "boolean": "true or false"}
+    kinds |= {"null": "null", "object": "a section (key: value)"}
+    if schema.get("type") == "array":
+        return f"a list of {schema.get('minItems', 'any')} numbers"
+    signs = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+    limits = [f"{sign} {schema[key]:g}" for key, sign in signs.items() if key in schema]
+    return " ".join([kinds.get(str(schema.get("type")), "a value"), " and ".join(limits)]).strip()

@@ -1,0 +1,123 @@
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from drtune.config import DataSettings, Settings, TrainSettings, load, read_yaml
+from drtune.errors import ConfigError
+
+SHIPPED = Path(__file__).resolve().parents[1] / "params.yaml"
+
+
+class Toy(Settings):
+    size: int
+
+    def cross_faults(self, train):
+        return (
+            [("train.batch_size", f"{train.batch_size} exceeds {self.size}")]
+            if train.batch_size > self.size
+            else []
+        )
+
+
+class Empty(Settings):
+    pass
+
+
+def write(tmp_path, edit):
+    raw = YAML(typ="safe", pure=True).load(SHIPPED)
+    edit(raw)
+    path = tmp_path / "params.yaml"
+    with path.open("w") as stream:
+        YAML(typ="safe", pure=True).dump(raw, stream)
+    return path
+
+
+def test_shipped_params_load_into_typed_frozen_sections():
+    params = load(SHIPPED)
+    assert params[DataSettings].name == "digits"
+    assert isinstance(params[TrainSettings].lr_head, float)
+    with pytest.raises(Exception, match="frozen"):
+        params[TrainSettings].epochs = 3
+
+
+def test_all_faults_of_all_sections_are_listed_at_once(tmp_path):
+    def edit(raw):
+        raw["train"]["epochs"] = "100"
+        raw["data"]["shot"] = 5
+        del raw["evaluate"]["bootstrap"]
+        raw["trian"] = {}
+
+    with pytest.raises(ConfigError) as caught:
+        load(write(tmp_path, edit))
+    text = str(caught.value)
+    assert text.startswith("params.yaml: 4 faults\n")
+    assert "train.epochs        expected an integer >= 1, got '100' (text)" in text
+    assert "data.shot           unknown key; did you mean shots?" in text
+    assert "evaluate.bootstrap  is missing; expected an integer >= 100" in text
+    assert "trian               unknown key; did you mean train?" in text
+
+
+def test_section_missing_or_of_another_kind(tmp_path):
+    def edit(raw):
+        del raw["data"]
+        raw["extract"] = 3
+
+    with pytest.raises(ConfigError) as caught:
+        load(write(tmp_path, edit))
+    assert "section is missing; known keys: name, path, shots" in str(caught.value)
+    assert "expected a section (key: value), got 3 (integer)" in str(caught.value)
+
+
+def test_methods_are_checked_where_their_settings_are_given(tmp_path):
+    def edit(raw):
+        raw["methods"] = {"toy": {"size": 16, "extra": 1}, "empyt": None, "empty": None}
+        raw["train"]["method"] = "tyo"
+
+    with pytest.raises(ConfigError) as caught:
+        load(write(tmp_path, edit), {"toy": Toy, "empty": Empty})
+    text = str(caught.value)
+    assert "methods.empyt      unknown key; did you mean empty? known: toy, empty" in text
+    assert "methods.toy.extra  unknown key; known: size" in text
+    assert "train.method       'tyo' is unknown; did you mean toy? known: toy, empty" in text
+
+
+def test_a_method_adds_faults_between_settings(tmp_path):
+    def edit(raw):
+        raw["methods"] = {"toy": {"size": 16}}
+        raw["train"] |= {"method": "toy", "batch_size": 32}
+
+    with pytest.raises(ConfigError, match="train.batch_size  32 exceeds 16"):
+        load(write(tmp_path, edit), {"toy": Toy})
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "text"),
+    [
+        (
+            "data",
+            {"val_fraction": 0.6, "test_fraction": 0.5},
+            r"0\.6 \+ data\.test_fraction 0\.5 leave nothing to train on",
+        ),
+        ("augment", {"crop_area": [0.9, 0.5]}, r"augment\.crop_area  lower end 0\.9 exceeds upper end 0\.5"),
+        ("augment", {"crop_area": [0.5, 1.5]}, r"upper end 1\.5 exceeds 1, the whole image"),
+        ("train", {"momentum": 0.0}, r"train\.nesterov  true needs train\.momentum > 0, got 0"),
+    ],
+)
+def test_faults_between_settings(tmp_path, section, values, text):
+    with pytest.raises(ConfigError, match=text):
+        load(write(tmp_path, lambda raw: raw[section].update(values)))
+
+
+def test_exponents_are_numbers_and_doubled_keys_are_faults(tmp_path):
+    path = tmp_path / "p.yaml"
+    path.write_text("a: 1e-3\n")
+    assert read_yaml(path) == {"a": 0.001}
+    path.write_text("a: 1\na: 2\n")
+    with pytest.raises(ConfigError, match="p.yaml: not valid YAML"):
+        read_yaml(path)
+    path.write_text("- 1\n")
+    with pytest.raises(ConfigError, match=r"expected sections \(key: value\), got \[1\] \(list\)"):
+        read_yaml(path)
+    with pytest.raises(ConfigError, match="no such file; run from the folder that holds dvc.yaml"):
+        read_yaml(tmp_path / "none.yaml")
