@@ -1,0 +1,1 @@
+"""From images on disk or on the network to seeded batches."""

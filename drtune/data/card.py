@@ -1,0 +1,106 @@
+"""The card of a packed data set, `dataset.json`: what it holds and how it was made."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from drtune.errors import DataError
+from drtune.files import write_json
+
+CARD_NAME = "dataset.json"
+
+
+class Skipped(BaseModel):
+    """A file left out because it could not be used."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str
+    reason: str
+
+
+class Leaks(BaseModel):
+    """Images of an evaluation split whose bytes also stand in train.
+
+    Attributes:
+        count: number of test images found in train or val, plus val images found in train.
+        examples: the first few, each as `ID (test) = ID (train)`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    count: int
+    examples: tuple[str, ...]
+
+
+class DatasetCard(BaseModel):
+    """Everything known about one packed data set.
+
+    Attributes:
+        name: `data.name`.
+        title: for people.
+        classes: class names in label order; a label is an index into it.
+        counts: images per split; sets drawn otherwise are named `ood/NAME`.
+        per_class: images per split and class, in label order.
+        source: where the images come from.
+        licence: as the publisher states it, or `unknown`.
+        split: how train, val and test were made, in words.
+        sha256: of each Arrow file, by its path inside the folder.
+        modes: number of images per Pillow mode as stored (all are read as RGB).
+        skipped: files left out with `data.on_bad_image: skip`.
+        leaks: exact duplicates between splits.
+        warnings: what a person should know before trusting a number made from this set.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    title: str
+    classes: tuple[str, ...]
+    counts: dict[str, int]
+    per_class: dict[str, tuple[int, ...]]
+    source: str
+    licence: str
+    split: str
+    sha256: dict[str, str]
+    modes: dict[str, int]
+    skipped: tuple[Skipped, ...]
+    leaks: Leaks
+    warnings: tuple[str, ...]
+
+
+def write_card(folder: Path, card: DatasetCard) -> None:
+    """Write the card into the folder of its data set."""
+    write_json(folder / CARD_NAME, card.model_dump(mode="json"))
+
+
+def read_card(folder: Path) -> DatasetCard:
+    """Read the card of a packed data set.
+
+    Raises:
+        DataError: the folder is not a packed data set, or its card cannot be read.
+    """
+    path = folder / CARD_NAME
+    try:
+        return DatasetCard.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        raise DataError(
+            f"{folder} is not a packed data set: it holds no {CARD_NAME}; run the download stage first"
+        ) from None
+    except ValidationError as fault:
+        raise DataError(
+            f"{path} is damaged or of another version: {fault.error_count()} faults, the first at "
+            f"{'.'.join(map(str, fault.errors()[0]['loc'])) or 'the top'}; run the download stage again"
+        ) from None
+
+
+def data_sha256(card: DatasetCard) -> str:
+    """Identify the train split and the classes: what a feature bank is made from.
+
+    Other splits may change without changing it.
+    """
+    train = {name: digest for name, digest in card.sha256.items() if name.startswith("train")}
+    text = json.dumps([sorted(train.items()), card.classes])
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,106 @@
+"""One encoded image: find out what is wrong with it, and turn any sound one into 8-bit RGB.
+
+Accepted and converted: CMYK (Adobe's inverted JPEG as well), 16-bit, palette, bilevel, greyscale, YCbCr,
+LAB and HSV; alpha is laid on white. Colour profiles are not applied. The main picture of an MPO file (a JPEG
+with previews, as phones and cameras write) is taken; every other file of several frames is refused, because
+taking one frame in silence would hide data.
+"""
+
+import contextlib
+import io
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+WHITE = (255, 255, 255, 255)
+
+
+class Examination(NamedTuple):
+    """What a full decode of one file has shown.
+
+    Attributes:
+        problem: why it cannot be used, in words; None where it can.
+        mode: Pillow's name of the pixel format as stored (`RGB`, `CMYK`, `I;16`, ...); '' if not an image.
+    """
+
+    problem: str | None
+    mode: str
+
+
+def decode_rgb(encoded: bytes) -> Image.Image:
+    """Decode one image file to RGB, upright (EXIF orientation applied).
+
+    Raises:
+        Exception: whatever Pillow raises on a broken file; `examine` puts it in words.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # examine has judged the file once; no repetition in every epoch
+        return to_rgb(Image.open(io.BytesIO(encoded)))
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert a Pillow image of any mode to RGB, upright.
+
+    Raises:
+        ValueError: floating-point or 32-bit pixels, whose range nobody has agreed on.
+    """
+    image = upright(image)
+    if image.mode.startswith("I"):
+        return sixteen_bit(image).convert("RGB")
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no agreed range; convert the file to 8 bit")
+    if "A" in image.mode.upper().replace("LAB", "") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, WHITE), image).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Decode fully and apply the EXIF orientation; EXIF data that cannot be read turn nothing."""
+    image.load()
+    with contextlib.suppress(Exception):  # Pillow's EXIF parser raises many kinds; the pixels are sound
+        ImageOps.exif_transpose(image, in_place=True)
+    return image
+
+
+def sixteen_bit(image: Image.Image) -> Image.Image:
+    """Scale 0..65535 to 0..255 (Pillow's own conversion clips everything above 255 to white)."""
+    pixels = np.asarray(image).astype(np.int64)
+    if pixels.min() < 0 or pixels.max() > 65535:
+        raise ValueError("32-bit pixels have no agreed range; convert the file to 8 or 16 bit")
+    return Image.fromarray(((pixels + 128) // 257).astype(np.uint8))
+
+
+def examine(encoded: bytes) -> Examination:
+    """Decode one file fully, as training will, and say what is wrong with it.
+
+    Pillow's warnings should be silenced by the caller, once and not here: filters are shared by all threads.
+    """
+    if not encoded:
+        return Examination("empty file (0 bytes)", "")
+    try:
+        image = Image.open(io.BytesIO(encoded))
+    except UnidentifiedImageError:
+        return Examination("not an image (or cut off within its header)", "")
+    except Image.DecompressionBombError as fault:
+        return Examination(str(fault), "")
+    except Exception as fault:  # a damaged header can raise anything; each is a fault of the file
+        return Examination(f"cannot be decoded: {fault or type(fault).__name__}", "")
+    return Examination(fault_of(image), image.mode)
+
+
+def fault_of(image: Image.Image) -> str | None:
+    """Say why an opened image cannot be used, or None."""
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and image.width * image.height > limit:
+        return f"{image.width} x {image.height} pixels exceed {limit} (a decompression bomb?); shrink it"
+    try:
+        frames = getattr(image, "n_frames", 1)
+        if frames > 1 and image.format != "MPO":
+            return f"{frames} frames (animated or several pages); one file must hold one picture"
+        to_rgb(image)
+    except Exception as fault:  # decoders raise OSError, SyntaxError, EOFError, zlib.error, ...
+        return f"cannot be decoded: {fault or type(fault).__name__}"
+    return None

@@ -1,0 +1,85 @@
+"""What every source of images hands over: plain rows whose bytes are read when they are needed."""
+
+import io
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL import Image
+
+from drtune.data.packed import Split
+
+
+class Sample(NamedTuple):
+    """One labelled image.
+
+    Attributes:
+        id: unique within its source; stable between runs and machines.
+        label: index into the classes of its source.
+        load: returns the encoded image; for a file, the bytes as they lie on the disk.
+    """
+
+    id: str
+    label: int
+    load: Callable[[], bytes]
+
+
+Parts = dict[Split, list[Sample]]
+"""Train, and those of val and test that the source itself sets apart."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Images and where they come from.
+
+    Attributes:
+        title: for people.
+        classes: names in label order.
+        parts: train, and val or test where the source has them.
+        origin: homepage, or what else tells where the images are from.
+        licence: as the publisher states it, or `unknown`.
+        split: how the parts were set apart by the source, in words.
+        ood: further test sets by name, over all or some of the classes.
+    """
+
+    title: str
+    classes: tuple[str, ...]
+    parts: Parts
+    origin: str
+    licence: str
+    split: str
+    ood: Mapping[str, list[Sample]] = field(default_factory=dict)
+
+
+def file_sample(path: Path, root: Path, label: int) -> Sample:
+    """A sample kept in a file; its id is the path below `root`."""
+    return Sample(path.relative_to(root).as_posix(), label, partial(read_file, path))
+
+
+def read_file(path: Path) -> bytes:
+    """Read a regular file; a pipe or a device would block for ever."""
+    if path.exists() and not path.is_file():
+        raise OSError("not a regular file")
+    return path.read_bytes()
+
+
+def printable(text: str) -> str:
+    """Replace what cannot be written as UTF-8: file names may hold any bytes."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def array_samples(prefix: str, images: Any, labels: Iterable[int]) -> list[Sample]:
+    """Samples kept in a uint8 array [N, H, W] or [N, H, W, 3]; their ids are `prefix/00000`, ..."""
+    return [
+        Sample(f"{prefix}/{row:05d}", int(label), partial(png_bytes, images[row]))
+        for row, label in enumerate(labels)
+    ]
+
+
+def png_bytes(pixels: Any) -> bytes:
+    """Encode a uint8 array [H, W] or [H, W, 3] as PNG, which loses nothing."""
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, format="PNG")
+    return stream.getvalue()

@@ -1,0 +1,105 @@
+"""From a Pillow image to the tensor a backbone expects: augmented for training, plain for evaluation."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import v2
+
+from drtune.config import AugmentSettings
+
+Transform = Callable[[Image.Image], Tensor]
+"""RGB image -> [3, S, S] float32, normalised."""
+
+MODES = {
+    "nearest": v2.InterpolationMode.NEAREST,
+    "bilinear": v2.InterpolationMode.BILINEAR,
+    "bicubic": v2.InterpolationMode.BICUBIC,
+}
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What a backbone expects of its input.
+
+    Attributes:
+        size: S, height and width in pixels.
+        mean: subtracted per channel, on a scale of 0..1.
+        std: divided by per channel.
+        interpolation: `nearest`, `bilinear` or `bicubic`.
+        crop_fraction: share of the shorter side that the central crop of evaluation keeps, in (0, 1].
+    """
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str
+    crop_fraction: float
+
+
+def train_transform(spec: InputSpec, augment: AugmentSettings) -> Transform:
+    """Random crop and resize, flip, rotation and shift, colour jitter; then normalise.
+
+    Steps whose setting is 0 are left out and draw nothing. Pixels that a rotation or shift brings in are
+    filled with the mean colour of the normalisation, which is 0 for the network. Draws come from PyTorch's
+    global CPU generator (see `loaders.seeded`).
+    """
+    steps: list[Any] = [
+        v2.RandomResizedCrop(
+            spec.size,
+            scale=tuple(augment.crop_area),
+            ratio=tuple(augment.crop_ratio),
+            interpolation=MODES[spec.interpolation],
+            antialias=True,
+        )
+    ]
+    if augment.horizontal_flip > 0:
+        steps.append(v2.RandomHorizontalFlip(augment.horizontal_flip))
+    if augment.rotation > 0 or augment.shift > 0:
+        steps.append(
+            v2.RandomAffine(
+                augment.rotation,
+                translate=(augment.shift, augment.shift),
+                interpolation=MODES["bilinear"],
+                fill=fill_colour(spec),
+            )
+        )
+    if augment.color_jitter > 0:
+        strength = augment.color_jitter
+        steps.append(v2.ColorJitter(brightness=strength, contrast=strength, saturation=strength))
+    return v2.Compose([*steps, *normalised(spec)])  # type: ignore[no-any-return]
+
+
+def eval_transform(spec: InputSpec) -> Transform:
+    """Resize the shorter side to size / crop_fraction, crop the centre, normalise; nothing is random."""
+    steps: list[Any] = [
+        v2.Resize(
+            round(spec.size / spec.crop_fraction), interpolation=MODES[spec.interpolation], antialias=True
+        ),
+        v2.CenterCrop(spec.size),
+    ]
+    return v2.Compose([*steps, *normalised(spec)])  # type: ignore[no-any-return]
+
+
+def normalised(spec: InputSpec) -> list[Any]:
+    """The last steps of both: to float in 0..1, then mean and standard deviation."""
+    return [
+        v2.ToImage(),
+        v2.ToDtype(torch.float32, scale=True),
+        v2.Normalize(list(spec.mean), list(spec.std)),
+        v2.ToPureTensor(),
+    ]
+
+
+def fill_colour(spec: InputSpec) -> list[int]:
+    """The mean of the normalisation as an 8-bit colour."""
+    return [min(max(round(255 * value), 0), 255) for value in spec.mean]
+
+
+def describe(spec: InputSpec, augment: AugmentSettings | None) -> dict[str, Any]:
+    """Everything that decides a transform, as plain JSON values; `augment` is None for evaluation."""
+    values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(spec).items()}
+    return {"input": values, "augment": None if augment is None else augment.model_dump(mode="json")}
