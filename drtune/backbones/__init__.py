@@ -1,0 +1,1 @@
+"""Encoders from timm, their weights, and the classifier every method trains."""

@@ -1,0 +1,82 @@
+"""The finished model on disk: `model.safetensors` and `model.json` rebuild it with no other file."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import timm
+from safetensors.torch import load_file, save_file
+
+from drtune.backbones.classifier import Classifier
+from drtune.backbones.zoo import fixed_input
+from drtune.config import BackboneSettings
+from drtune.data.transforms import InputSpec
+from drtune.errors import WeightsError
+from drtune.files import read_json, replacing, write_json
+
+WEIGHTS, CARD = "model.safetensors", "model.json"
+
+
+def save_model(
+    folder: Path,
+    model: Classifier,
+    backbone: BackboneSettings,
+    spec: InputSpec,
+    classes: list[str],
+    about: dict[str, Any],
+) -> None:
+    """Write a classifier into an existing folder; equal models give equal bytes.
+
+    Args:
+        folder: where `model.safetensors` and `model.json` go.
+        model: trained classifier.
+        backbone: how its encoder was built.
+        spec: the input it expects.
+        classes: class names in label order.
+        about: method, settings and whatever else tells how it was made (JSON values).
+    """
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    with replacing(folder / WEIGHTS) as fresh:
+        save_file(state, fresh)
+    card = {
+        "timm_name": backbone.name,
+        "timm_kwargs": backbone.kwargs,
+        "image_size_given": backbone.image_size is not None,
+        "feature_dim": model.feature_dim,
+        "classes": classes,
+        "input": asdict(spec),
+        **about,
+    }
+    write_json(folder / CARD, card)
+
+
+def load_model(folder: Path) -> tuple[Classifier, InputSpec, dict[str, Any]]:
+    """Rebuild a classifier from its folder.
+
+    Returns:
+        The classifier in eval mode, the input it expects, and the whole card.
+
+    Raises:
+        WeightsError: a file is missing, or the weights do not fit the card.
+    """
+    for name in (WEIGHTS, CARD):
+        if not (folder / name).is_file():
+            raise WeightsError(f"{folder / name}: no such file; run 'dvc repro train' to make the model")
+    card = read_json(folder / CARD)
+    spec = InputSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in card["input"].items()})
+    sized = {"img_size": spec.size} if card["image_size_given"] and fixed_input(card["timm_name"]) else {}
+    encoder = timm.create_model(card["timm_name"], num_classes=0, **{**sized, **card["timm_kwargs"]})
+    model = Classifier(encoder, card["feature_dim"], len(card["classes"]))
+    try:
+        model.load_state_dict(load_file(folder / WEIGHTS))
+    except RuntimeError as fault:
+        raise WeightsError(f"{folder / WEIGHTS} does not fit {folder / CARD}: {fault}") from None
+    return model.eval(), spec, card
+
+
+def export_encoder(folder: Path, target: Path) -> None:
+    """Write the encoder of a finished model under timm's own names, ready for `backbone.weights`."""
+    model, _, _ = load_model(folder)
+    state = {name: value.contiguous() for name, value in model.encoder.state_dict().items()}
+    with replacing(target) as fresh:
+        save_file(state, fresh)

@@ -1,0 +1,201 @@
+"""Load any published checkpoint into a timm encoder, strictly.
+
+Only tensors are read: a pickle that would run code is refused. After the wrapping of a known pre-training
+code is taken off, every encoder key must be there with its shape, and nothing may be left over except a
+classifier or the parts that the pre-training code is known to add.
+"""
+
+import hashlib
+import pickle
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from timm.layers import resample_abs_pos_embed
+from torch import Tensor, nn
+
+from drtune.errors import WeightsError
+
+State = Mapping[str, Tensor]
+PICKLES = (".pth", ".pt", ".bin", ".tar", ".ckpt")
+
+
+@dataclass(frozen=True)
+class Wrapping:
+    """How a pre-training code names an encoder inside its checkpoints.
+
+    Attributes:
+        origin: the code that writes checkpoints like this.
+        prefix: stands before every encoder key.
+        extra: beginnings of keys that are not part of the encoder.
+    """
+
+    origin: str
+    prefix: str
+    extra: tuple[str, ...] = ()
+
+
+WRAPPINGS = (
+    # facebookresearch/moco main_lincls.py:162-173; salesforce/PCL eval_cls_imagenet.py:168-180; HCSC alike
+    Wrapping("MoCo, PCL, HCSC", "module.encoder_q.", ("module.encoder_k.", "module.queue")),
+    # facebookresearch/simsiam main_lincls.py:170-180
+    Wrapping("SimSiam", "module.encoder.", ("module.predictor.",)),
+    # HobbitLong/PyContrast linear_trainer.py:53-71
+    Wrapping("InfoMin, PyContrast", "module.encoder.", ("module.head", "module.jig")),
+    # facebookresearch/swav eval_linear.py:150-165
+    Wrapping("SwAV", "module.", ("module.projection_head.", "module.prototypes.")),
+    Wrapping("this project", "encoder.", ("head.",)),
+    Wrapping("timm, torchvision", ""),
+)
+
+
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a `.safetensors` or PyTorch checkpoint, without running any code in it.
+
+    Raises:
+        WeightsError: no such file, another format, damaged, or a pickle that holds more than tensors.
+    """
+    if not path.is_file():
+        raise WeightsError(
+            f"backbone.weights: no such file: {path}; give the path of a .safetensors or .pth file, "
+            "'timm' for the weights timm publishes, or 'none'"
+        )
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as fault:
+            raise WeightsError(
+                f"backbone.weights: {path} is not a readable safetensors file: {fault}"
+            ) from None
+    if path.suffix not in PICKLES:
+        raise WeightsError(
+            f"backbone.weights: {path.name} has an unknown ending {path.suffix!r}; "
+            f"allowed: .safetensors, {', '.join(PICKLES)}"
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old pickle protocols; what matters is raised
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as fault:
+        raise WeightsError(
+            f"backbone.weights: {path} holds more than tensors and could run code when it is read; refused. "
+            "Where you trust its origin, load it there once and save its tensors with "
+            f"safetensors.torch.save_file. PyTorch says: {first_line(fault)}"
+        ) from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as fault:
+        raise WeightsError(
+            f"backbone.weights: {path} is not a readable PyTorch checkpoint: {first_line(fault)}"
+        ) from None
+    return tensors_of(content, path)
+
+
+def first_line(fault: Exception) -> str:
+    """First line of an error's text."""
+    return str(fault).strip().split("\n")[0]
+
+
+def tensors_of(content: Any, path: Path) -> dict[str, Tensor]:
+    """Find the mapping of names to tensors in a checkpoint, which may sit under a customary key."""
+    for key in ("state_dict", "model", "model_state_dict", None):
+        inner = content if key is None else (content.get(key) if isinstance(content, Mapping) else None)
+        if isinstance(inner, Mapping):
+            found = {str(name): value for name, value in inner.items() if isinstance(value, Tensor)}
+            if found:
+                return found
+    raise WeightsError(
+        f"backbone.weights: {path} holds no named tensors; expected a state dict, at the top or under "
+        "'state_dict', 'model' or 'model_state_dict'"
+    )
+
+
+def load_encoder(encoder: nn.Module, state: State, classifier: str, origin: str) -> None:
+    """Copy a checkpoint into an encoder in place, or refuse it whole.
+
+    Args:
+        encoder: timm model without its classifier.
+        state: named tensors as read.
+        classifier: name of the classifier in this architecture (timm's `pretrained_cfg`); its keys may be
+            in the checkpoint and are left out.
+        origin: how errors name the checkpoint.
+
+    Raises:
+        WeightsError: listing missing, unexpected and misshapen keys.
+    """
+    expected = encoder.state_dict()
+    wrapping = best_wrapping(state, expected)
+    plain = {
+        key.removeprefix(wrapping.prefix): value
+        for key, value in state.items()
+        if key.startswith(wrapping.prefix) and not key.startswith(wrapping.extra or ("\0",))
+    }
+    stray = [key for key in state if not key.startswith((wrapping.prefix, *wrapping.extra))]
+    plain = {key: value for key, value in plain.items() if not is_classifier(key, classifier)}
+    plain = resized_positions(encoder, plain, expected)
+    # counters that old checkpoints lack and that only matter for cumulative averages
+    missing = [k for k in expected if k not in plain and not k.endswith("num_batches_tracked")]
+    unexpected = [key for key in plain if key not in expected] + stray
+    misshapen = [
+        f"{key} {tuple(plain[key].shape)} instead of {tuple(expected[key].shape)}"
+        for key in expected
+        if key in plain and plain[key].shape != expected[key].shape
+    ]
+    if missing or unexpected or misshapen:
+        lists = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
+        raise WeightsError(mismatch_text(origin, wrapping, lists))
+    encoder.load_state_dict(plain, strict=False)
+
+
+def best_wrapping(state: State, expected: State) -> Wrapping:
+    """The wrapping under which most encoder keys are found; the least left over decides a tie."""
+
+    def score(wrapping: Wrapping) -> tuple[int, int]:
+        found = sum(wrapping.prefix + key in state for key in expected)
+        left = sum(not key.startswith((wrapping.prefix, *wrapping.extra)) for key in state)
+        return found, -left
+
+    return max(WRAPPINGS, key=score)
+
+
+def is_classifier(key: str, classifier: str) -> bool:
+    """Whether a key belongs to a classifier: timm's name of it, or `fc`/`head`/`classifier`."""
+    names = {classifier, "fc", "head", "classifier"} - {""}
+    return any(key.startswith(f"{name}.") for name in names)
+
+
+def resized_positions(encoder: nn.Module, state: dict[str, Tensor], expected: State) -> dict[str, Tensor]:
+    """Resample a ViT's position embedding to the grid at hand, as timm does for another image size."""
+    key = "pos_embed"
+    if key not in state or key not in expected or state[key].shape == expected[key].shape:
+        return state
+    if state[key].ndim != 3 or state[key].shape[-1] != expected[key].shape[-1]:
+        return state
+    grid = list(encoder.patch_embed.grid_size)  # type: ignore[union-attr, arg-type]
+    prefix = 0 if getattr(encoder, "no_embed_class", False) else int(encoder.num_prefix_tokens)  # type: ignore[arg-type]
+    return {**state, key: resample_abs_pos_embed(state[key], grid, num_prefix_tokens=prefix)}
+
+
+def mismatch_text(origin: str, wrapping: Wrapping, lists: Mapping[str, list[str]]) -> str:
+    """Say which keys do not fit, at most ten of a kind."""
+    lines = [f"backbone.weights: {origin} does not fit backbone.name (read as {wrapping.origin}):"]
+    for kind, keys in lists.items():
+        if keys:
+            shown = ", ".join(sorted(keys)[:10]) + (f" … ({len(keys)} in all)" if len(keys) > 10 else "")
+            lines.append(f"  {kind}: {shown}")
+    lines.append(
+        "  remedy: name the architecture these weights were made for in backbone.name and backbone.kwargs"
+    )
+    return "\n".join(lines)
+
+
+def fingerprint(module: nn.Module) -> str:
+    """SHA-256 over names, shapes and values of a module's parameters and buffers, in name order."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

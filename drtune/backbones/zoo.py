@@ -1,0 +1,146 @@
+"""Build the encoder that `backbone` in params.yaml names, and say which input it expects."""
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.data import resolve_model_data_config
+from torch import nn
+
+from drtune.backbones.classifier import Classifier
+from drtune.backbones.weights import fingerprint, first_line, load_encoder, read_checkpoint
+from drtune.config import BackboneSettings
+from drtune.data.transforms import InputSpec
+from drtune.errors import ConfigError, WeightsError
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A pretrained encoder.
+
+    Attributes:
+        encoder: maps images [B, 3, size, size] to pooled features [B, D].
+        feature_dim: D.
+        spec: the input it expects.
+        fingerprint: SHA-256 of its weights, whatever file they came from.
+    """
+
+    encoder: nn.Module
+    feature_dim: int
+    spec: InputSpec
+    fingerprint: str
+
+    def classifier(self, num_classes: int) -> Classifier:
+        """This encoder, not a copy of it, under a linear head for so many classes."""
+        return Classifier(self.encoder, self.feature_dim, num_classes)
+
+
+def build_backbone(settings: BackboneSettings) -> Backbone:
+    """Build a timm encoder and load its weights.
+
+    Raises:
+        ConfigError: unknown model name, or arguments that the model does not take.
+        WeightsError: weights that cannot be had, read or fitted.
+    """
+    check_name(settings.name)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        encoder = create(settings)
+    spec = input_spec(settings, encoder)
+    if settings.weights not in ("timm", "none"):
+        path = Path(settings.weights)
+        load_encoder(encoder, read_checkpoint(path), classifier_of(encoder), path.name)
+    return Backbone(encoder, probe_dim(encoder, spec, settings.name), spec, fingerprint(encoder))
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that timm does not know, with the nearest ones."""
+    plain = name.split(".")[0]
+    if name.startswith(("hf-hub:", "local-dir:")) or timm.is_model(plain):
+        return
+    near = difflib.get_close_matches(plain, timm.list_models(), n=3)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    raise ConfigError(
+        f"backbone.name: timm {timm.__version__} has no model {name!r}{hint} (timm.list_models() lists all)"
+    )
+
+
+def create(settings: BackboneSettings) -> nn.Module:
+    """Create the timm model without a classifier, with timm's own weights where asked for."""
+    arguments: dict[str, Any] = dict(settings.kwargs)
+    if settings.image_size is not None and fixed_input(settings.name):
+        arguments.setdefault("img_size", settings.image_size)
+    pretrained = settings.weights == "timm"
+    try:
+        model: nn.Module = timm.create_model(settings.name, pretrained=pretrained, num_classes=0, **arguments)
+    except TypeError as fault:
+        raise ConfigError(
+            f"backbone.kwargs: {settings.name} does not take {arguments}: {first_line(fault)}"
+        ) from None
+    except Exception as fault:
+        if pretrained:
+            raise WeightsError(hub_text(settings.name, fault)) from None
+        raise ConfigError(f"backbone: {settings.name} with {arguments}: {first_line(fault)}") from fault
+    return model
+
+
+def fixed_input(name: str) -> bool:
+    """Whether the architecture is built for one image size (`img_size`), as plain ViTs are."""
+    config = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    return bool(config is not None and config.fixed_input_size)
+
+
+def hub_text(name: str, fault: Exception) -> str:
+    """Say that timm could not fetch its weights, and which file to put where instead."""
+    config = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    source = getattr(config, "hf_hub_id", None) or getattr(config, "url", None) or "(timm lists no weights)"
+    return (
+        f"backbone.weights: timm could not get the weights of {name} from {source}: {first_line(fault)}\n"
+        "  remedy: on a machine with access fetch that file (model.safetensors), copy it here and set "
+        "backbone.weights to its path; or fill timm's local cache (HF_HOME)"
+    )
+
+
+def classifier_of(encoder: nn.Module) -> str:
+    """Name of the classifier module in this architecture, such as `fc` or `head`."""
+    config: dict[str, Any] = getattr(encoder, "pretrained_cfg", None) or {}
+    name = config.get("classifier") or ""
+    return name if isinstance(name, str) else name[0]
+
+
+def input_spec(settings: BackboneSettings, encoder: nn.Module) -> InputSpec:
+    """Input size, normalisation and interpolation: as given, else as timm records for the weights."""
+    known = resolve_model_data_config(encoder)
+    return InputSpec(
+        size=settings.image_size or int(known["input_size"][-1]),
+        mean=tuple(settings.mean or known["mean"]),
+        std=tuple(settings.std or known["std"]),
+        interpolation=settings.interpolation or str(known["interpolation"]),
+        crop_fraction=settings.crop_fraction or float(known["crop_pct"]),
+    )
+
+
+@torch.no_grad()
+def probe_dim(encoder: nn.Module, spec: InputSpec, name: str) -> int:
+    """Width of the encoder's output, found by running one blank image.
+
+    Raises:
+        ConfigError: the encoder cannot take this image size, or does not return pooled features.
+    """
+    training = encoder.training
+    encoder.eval()
+    try:
+        output = encoder(torch.zeros(1, 3, spec.size, spec.size))
+    except (RuntimeError, AssertionError, ValueError) as fault:
+        raise ConfigError(
+            f"backbone.image_size: {name} cannot take images of {spec.size} px: {first_line(fault)}"
+        ) from None
+    encoder.train(training)
+    if not isinstance(output, torch.Tensor) or output.ndim != 2:
+        raise ConfigError(
+            f"backbone.name: {name} does not return pooled features [B, D]; choose a classifier"
+        )
+    return int(output.shape[1])

@@ -1,0 +1,97 @@
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from drtune.backbones.zoo import build_backbone
+from drtune.config import BackboneSettings
+from drtune.errors import ConfigError, WeightsError
+
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "weights"
+SMALL = {
+    "name": "resnet10t",
+    "kwargs": {"channels": [8, 8, 16, 16], "stem_width": 8},
+    "weights": "none",
+    "image_size": 32,
+    "mean": None,
+    "std": None,
+    "interpolation": None,
+    "crop_fraction": None,
+    "seed": 0,
+}
+
+
+def settings(**change):
+    return BackboneSettings(**{**SMALL, **change})
+
+
+def test_random_weights_are_a_function_of_the_seed_and_leave_the_generator_alone():
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    a, b, c = build_backbone(settings()), build_backbone(settings()), build_backbone(settings(seed=1))
+    assert a.fingerprint == b.fingerprint != c.fingerprint
+    assert torch.equal(torch.get_rng_state(), before)
+    assert a.feature_dim == 16
+    assert a.encoder(torch.zeros(2, 3, 32, 32)).shape == (2, 16)
+
+
+def test_input_spec_comes_from_timm_unless_given():
+    known = build_backbone(settings(image_size=None)).spec
+    assert (known.size, known.interpolation, known.crop_fraction) == (176, "bicubic", 0.875)
+    assert known.mean == (0.485, 0.456, 0.406)
+    given = build_backbone(
+        settings(mean=[0.5, 0.5, 0.5], std=[0.2, 0.2, 0.2], interpolation="nearest", crop_fraction=1.0)
+    ).spec
+    assert (given.size, given.mean, given.std) == (32, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+    assert (given.interpolation, given.crop_fraction) == ("nearest", 1.0)
+
+
+def test_a_vision_transformer_takes_another_image_size():
+    small = {"embed_dim": 24, "depth": 1, "num_heads": 2, "patch_size": 8}
+    built = build_backbone(settings(name="vit_tiny_patch16_224", kwargs=small, image_size=48))
+    assert built.feature_dim == 24
+    assert built.encoder(torch.zeros(1, 3, 48, 48)).shape == (1, 24)
+
+
+def test_weights_from_a_path(tmp_path):
+    source = build_backbone(settings(seed=3))
+    save_file(source.encoder.state_dict(), tmp_path / "w.safetensors")
+    loaded = build_backbone(settings(weights=str(tmp_path / "w.safetensors")))
+    assert loaded.fingerprint == source.fingerprint
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs real ImageNet weights in ../shared/weights")
+def test_real_imagenet_weights_load_strictly():
+    kwargs = {"pad_type": "same", "bn_eps": 0.001}
+    path = str(SHARED / "mobilenetv2_035_in1k_features.safetensors")
+    built = build_backbone(settings(name="mobilenetv2_035", kwargs=kwargs, weights=path, image_size=96))
+    assert built.feature_dim == 1280
+    with pytest.raises(WeightsError, match="does not fit backbone.name"):
+        build_backbone(settings(name="mobilenetv2_050", kwargs=kwargs, weights=path, image_size=96))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "text"),
+    [
+        ({"name": "resnet10tt"}, ConfigError, r"has no model 'resnet10tt'; did you mean resnet10t"),
+        ({"kwargs": {"chanels": [8]}}, ConfigError, r"backbone.kwargs: resnet10t does not take .*chanels"),
+        ({"weights": "nowhere.pth"}, WeightsError, "no such file: nowhere.pth"),
+        ({"name": "vit_tiny_patch16_224", "kwargs": {"img_size": 64}, "image_size": 48}, ConfigError,
+         "backbone.image_size: vit_tiny_patch16_224 cannot take images of 48 px"),
+    ],
+)  # fmt: skip
+def test_faults_name_the_setting_and_the_remedy(change, error, text):
+    with pytest.raises(error, match=text):
+        build_backbone(settings(**change))
+
+
+def test_unreachable_hub_says_which_file_to_put_where(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError("cannot reach the hub")
+
+    monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", refuse)
+    with pytest.raises(WeightsError) as caught:
+        build_backbone(settings(name="resnet18.a1_in1k", kwargs={}, weights="timm", image_size=None))
+    assert "could not get the weights of resnet18.a1_in1k from timm/resnet18.a1_in1k" in str(caught.value)
+    assert "set backbone.weights to its path" in str(caught.value)
