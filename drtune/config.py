@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from drtune.errors import ConfigError
 from drtune.faults import Fault, describe, explain, render, unknown_keys, unknown_value
@@ -65,6 +66,7 @@ class AugmentSettings(Settings):
     rotation: Annotated[float, Field(ge=0, le=180)]
     shift: Fraction
     color_jitter: Fraction
+    blur: NonNegative
 
 
 class ExtractSettings(Settings):
@@ -74,6 +76,7 @@ class ExtractSettings(Settings):
     dtype: Literal["float16", "bfloat16", "float32"]
     batch_size: Count
     workers: Whole
+    device: Literal["auto", "cpu"]
     seed: Whole
 
 

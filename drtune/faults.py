@@ -66,11 +66,8 @@ LIMITS: Mapping[str, tuple[str, str]] = {
 
 def explain(prefix: str, section: type[BaseModel], fault: Any) -> Fault:
     """Turn one pydantic fault into (dotted name, plain words)."""
-    parts = [
-        str(part)
-        for part in fault["loc"]
-        if "[" not in str(part) and str(part) not in ("int", "float", "list")
-    ]
+    place = fault["loc"]  # the field, then branches of a union (text) and places in a list (numbers)
+    parts = [str(place[0]), *(str(part) for part in place[1:] if isinstance(part, int))]
     key, kind, context = ".".join([prefix, *parts]), fault["type"], fault.get("ctx", {})
     got = describe(fault["input"])
     if kind == "extra_forbidden":

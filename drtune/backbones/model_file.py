@@ -63,7 +63,7 @@ def load_model(folder: Path) -> tuple[Classifier, InputSpec, dict[str, Any]]:
         if not (folder / name).is_file():
             raise WeightsError(f"{folder / name}: no such file; run 'dvc repro train' to make the model")
     card = read_json(folder / CARD)
-    spec = InputSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in card["input"].items()})
+    spec = InputSpec(**(card["input"] | {key: tuple(card["input"][key]) for key in ("mean", "std")}))
     sized = {"img_size": spec.size} if card["image_size_given"] and fixed_input(card["timm_name"]) else {}
     encoder = timm.create_model(card["timm_name"], num_classes=0, **{**sized, **card["timm_kwargs"]})
     model = Classifier(encoder, card["feature_dim"], len(card["classes"]))

@@ -67,7 +67,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         )
     if path.suffix == ".safetensors":
         try:
-            return load_file(path)
+            return dict(load_file(path))
         except (SafetensorError, OSError) as fault:
             raise WeightsError(
                 f"backbone.weights: {path} is not a readable safetensors file: {fault}"

@@ -11,8 +11,8 @@ class Batch(NamedTuple):
     Attributes:
         images: [B, 3, H, W] float32, normalised for the backbone.
         labels: [B] int64 class indices.
-        index: [B] int64 rows of the split, the row order of its feature bank.
-        view: [B] int64 view of the bank whose augmentation was replayed; 0 where none is.
+        index: [B] int64 rows of the split, the row order of its feature bank; stays on the CPU.
+        view: [B] int64 view of the bank whose augmentation was replayed, 0 where none is; stays on the CPU.
     """
 
     images: Tensor

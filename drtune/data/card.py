@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -69,6 +70,18 @@ class DatasetCard(BaseModel):
     skipped: tuple[Skipped, ...]
     leaks: Leaks
     warnings: tuple[str, ...]
+
+    def require_classes(self, classes: Sequence[str]) -> None:
+        """Make sure that a model was made for these classes, in this order.
+
+        Raises:
+            DataError: naming what the model has and what the data set has.
+        """
+        if tuple(classes) != self.classes:
+            raise DataError(
+                f"the model knows the classes {', '.join(classes)}, the data set {self.name} has "
+                f"{', '.join(self.classes)}; run `dvc repro train` to train on this data set"
+            )
 
 
 def write_card(folder: Path, card: DatasetCard) -> None:

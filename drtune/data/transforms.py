@@ -1,5 +1,6 @@
 """From a Pillow image to the tensor a backbone expects: augmented for training, plain for evaluation."""
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -41,7 +42,7 @@ class InputSpec:
 
 
 def train_transform(spec: InputSpec, augment: AugmentSettings) -> Transform:
-    """Random crop and resize, flip, rotation and shift, colour jitter; then normalise.
+    """Random crop and resize, flip, rotation and shift, blur, colour jitter; then normalise.
 
     Steps whose setting is 0 are left out and draw nothing. Pixels that a rotation or shift brings in are
     filled with the mean colour of the normalisation, which is 0 for the network. Draws come from PyTorch's
@@ -67,6 +68,9 @@ def train_transform(spec: InputSpec, augment: AugmentSettings) -> Transform:
                 fill=fill_colour(spec),
             )
         )
+    if augment.blur > 0:
+        width = 2 * min(math.ceil(3 * augment.blur), (spec.size - 1) // 2) + 1
+        steps.append(v2.GaussianBlur(width, sigma=(min(0.01, augment.blur), augment.blur)))
     if augment.color_jitter > 0:
         strength = augment.color_jitter
         steps.append(v2.ColorJitter(brightness=strength, contrast=strength, saturation=strength))

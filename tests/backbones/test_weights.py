@@ -106,7 +106,7 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path, capsys):
     with pytest.raises(WeightsError, match="holds more than tensors and could run code"):
         read_checkpoint(path)
     path.write_bytes(pickle.dumps(Evil()))
-    with pytest.raises(WeightsError, match="evil.pth"):
+    with pytest.raises(WeightsError, match=r"evil\.pth"):
         read_checkpoint(path)
     assert "code ran" not in capsys.readouterr().out
 

@@ -33,6 +33,7 @@ AUGMENT = AugmentSettings(
     rotation=10.0,
     shift=0.1,
     color_jitter=0.3,
+    blur=0.0,
 )
 N = 11
 

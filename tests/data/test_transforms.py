@@ -18,6 +18,7 @@ PLAIN = AugmentSettings(
     rotation=0.0,
     shift=0.0,
     color_jitter=0.0,
+    blur=0.0,
 )
 
 
@@ -75,6 +76,7 @@ def test_flip_of_one_always_flips():
         {"rotation": 30.0},
         {"shift": 0.3},
         {"color_jitter": 0.5},
+        {"blur": 2.0},
         {"horizontal_flip": 0.5},
     ],
 )
@@ -103,3 +105,11 @@ def test_description_is_json_and_tells_settings_apart():
     others = [describe(SPEC, augment(rotation=1.0)), describe(SPEC, None)]
     others.append(describe(InputSpec(17, SPEC.mean, SPEC.std, "bilinear", 0.5), PLAIN))
     assert len({json.dumps(other) for other in [*others, describe(SPEC, PLAIN)]}) == 4
+
+
+def test_blur_lowers_the_contrast_of_a_fine_pattern():
+    board = Image.fromarray((np.indices((16, 16)).sum(0) % 2 * 255).astype(np.uint8)).convert("RGB")
+    torch.manual_seed(1)
+    sharp, soft = (train_transform(SPEC, augment(blur=blur))(board) for blur in (0.0, 3.0))
+    assert soft.std() < 0.5 * sharp.std()
+    assert abs(float(soft.mean() - sharp.mean())) < 0.02
