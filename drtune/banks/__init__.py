@@ -1,0 +1,1 @@
+"""Banks of pretrained features: the file, its extraction, and the ring that training reads."""

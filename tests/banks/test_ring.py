@@ -1,0 +1,62 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from drtune.banks.ring import RingBank
+
+CPU = torch.device("cpu")
+
+
+def items(first, count):
+    """Pairs that say their own number: pretrained +j, downstream -j, label j."""
+    numbers = torch.arange(first, first + count)
+    return numbers[:, None].repeat(1, 2).double(), -numbers[:, None].repeat(1, 2).half(), numbers
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(st.integers(1, 9), st.lists(st.integers(0, 25), max_size=12))
+def test_any_sequence_of_pushes_equals_a_list_of_slots(capacity, sizes):
+    ring, slots, pushed = RingBank(capacity, 2, CPU), {}, 0
+    for size in sizes:
+        ring.push(*items(pushed, size))
+        for number in range(pushed, pushed + size):
+            slots[number % capacity] = number
+        pushed += size
+        expected = torch.tensor([slots[i] for i in sorted(slots)], dtype=torch.long)
+        assert len(ring) == len(slots) == min(pushed, capacity)
+        assert torch.equal(ring.labels, expected)
+        assert torch.equal(ring.pretrained, expected[:, None].repeat(1, 2).float())
+        assert torch.equal(ring.downstream, -expected[:, None].repeat(1, 2).float())
+
+
+def test_only_filled_rows_are_exposed():
+    ring = RingBank(5, 2, CPU)
+    assert ring.pretrained.shape == (0, 2)
+    ring.push(*items(1, 3))
+    assert ring.labels.tolist() == [1, 2, 3]
+
+
+def test_a_ring_is_float32_and_keeps_no_gradient_and_no_view_of_what_it_got():
+    ring = RingBank(4, 2, CPU)
+    rows = torch.ones(2, 2, requires_grad=True, dtype=torch.bfloat16)
+    labels = torch.zeros(2, dtype=torch.long)
+    ring.push(rows, rows, labels)
+    with torch.no_grad():
+        rows.mul_(7)
+    assert ring.downstream.dtype == torch.float32
+    assert not ring.downstream.requires_grad
+    assert torch.equal(ring.pretrained, torch.ones(2, 2))
+
+
+@pytest.mark.parametrize("before", [2, 5, 13])
+def test_a_ring_goes_on_exactly_from_its_state(before):
+    one, other = RingBank(5, 2, CPU), RingBank(5, 2, CPU)
+    one.push(*items(0, before))
+    state = {name: value.clone() for name, value in one.state_dict().items()}
+    assert all(isinstance(value, torch.Tensor) for value in state.values())
+    other.load_state_dict(state)
+    for ring in (one, other):
+        ring.push(*items(before, 4))
+    for name, value in one.state_dict().items():
+        assert torch.equal(value, other.state_dict()[name]), name
