@@ -1,0 +1,90 @@
+"""What a fine-tuning method is: the page to read first.
+
+The loop (`drtune/training/loop.py`) owns data, optimiser, precision and checkpoints. A method owns its
+objective and its state. It is one file with one `Settings` class and one class that follows `Method`,
+listed in `METHODS`; methods never import one another.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol
+
+from torch import Tensor, nn
+
+from drtune.banks.bank import FeatureBank
+from drtune.config import Settings, TrainSettings
+from drtune.data.batch import Batch
+
+LossTerms = dict[str, Tensor]
+"""Named scalars; their sum is the objective, and each is logged under its name."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training with its own optimiser and schedule.
+
+    Attributes:
+        name: as it appears in logs.
+        epochs: length.
+        trains: `all` parameters, or the `head` alone with the encoder frozen in eval mode.
+    """
+
+    name: str
+    epochs: int
+    trains: Literal["all", "head"] = "all"
+
+
+class Method(Protocol):
+    """One fine-tuning method; `model` below is a `Classifier`, maybe wrapped (see `unwrapped`)."""
+
+    Settings: ClassVar[type[Settings]]
+
+    def __init__(self, settings: Any, train: TrainSettings) -> None: ...
+
+    def prepare(self, model: nn.Module, bank: FeatureBank | None) -> None:
+        """Called once, on the training device, before the first step and before any checkpoint is read.
+
+        Args:
+            model: where the method may keep the pretrained weights or features from.
+            bank: pretrained features of the training split; None where none was extracted.
+
+        Raises:
+            BankError: the method needs a bank and there is none.
+        """
+        ...
+
+    def phases(self, epochs: int) -> Sequence[Phase]:
+        """Split `train.epochs` into phases; most methods have one."""
+
+    def loss(self, model: nn.Module, batch: Batch) -> LossTerms:
+        """The paper's equation: named terms whose sum is minimised."""
+
+    def after_step(self, batch: Batch) -> None:
+        """Called after each optimiser step: enqueue features, refresh statistics."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All that an interrupted training needs to go on exactly."""
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take back what `state_dict` returned."""
+
+
+class Stateless:
+    """Empty hooks for methods that only have an objective."""
+
+    def prepare(self, model: nn.Module, bank: FeatureBank | None) -> None:
+        """Nothing to prepare."""
+
+    def phases(self, epochs: int) -> Sequence[Phase]:
+        """One phase over all parameters."""
+        return [Phase("train", epochs)]
+
+    def after_step(self, batch: Batch) -> None:
+        """Nothing to update."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """No state."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """No state."""

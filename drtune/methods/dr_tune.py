@@ -1,0 +1,150 @@
+"""DR-Tune: the head must also classify the pretrained features, calibrated to where the encoder has moved.
+
+    L = L_CE + lambda R_DR                                                                    (Eq. 14)
+    R_DR = -(1/K) sum_k log softmax_{y_k}( phi . (R v_k + delta_{y_k}) )                      (Eq. 13)
+
+Zhou, Chen, Huang, "DR-Tune", ICCV 2023; official code weeknan/DR-Tune at ef9a7b1. R and delta come from a
+ring of the last K pairs (pretrained, downstream), see `drtune/calibration.py`; R_DR trains the head alone.
+"""
+
+import copy
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from drtune import config
+from drtune.backbones.classifier import unwrapped
+from drtune.banks.bank import FeatureBank
+from drtune.banks.ring import RingBank
+from drtune.calibration import procrustes, rescale, scores, translate, unit_rows
+from drtune.config import Count, Positive, TrainSettings
+from drtune.data.batch import Batch
+from drtune.errors import BankError
+from drtune.losses import regularized
+from drtune.methods.contract import LossTerms, Stateless
+from drtune.seeding import generator
+
+
+class DRTuneSettings(config.Settings):
+    """`methods.dr_tune`; docs/methods.md has the paper's form and the official code's."""
+
+    weight: Positive | Literal["bank_over_batch"]
+    loss_scale: Literal["sum", "mean"]
+    bank: Literal["precomputed", "online"]
+    bank_size: Count
+    normalize: bool
+    rotation: Literal["proper", "orthogonal", "off"]
+    rotation_center: bool
+    rotation_every: Count
+    rotation_between: Literal["keep", "none"]
+    translation: bool
+    confidence: Literal["cosine", "dot", "off"]
+    temperature: Positive
+    rescale: Literal["batch", "off"]
+
+    def cross_faults(self, train: TrainSettings) -> list[tuple[str, str]]:
+        """Faults that only show beside `train`."""
+        if train.batch_size <= self.bank_size:
+            return []
+        text = f"exceeds methods.dr_tune.bank_size {self.bank_size}; a batch must fit in the ring"
+        return [("train.batch_size", f"{train.batch_size} {text}")]
+
+
+class DRTune(Stateless):
+    """Distribution regularisation with semantic calibration.
+
+    Steps are counted over the whole training. The official code counts batches within the epoch, so that its
+    rotations fall on the same steps where `rotation_every` divides the steps of an epoch.
+    """
+
+    Settings: ClassVar[type[config.Settings]] = DRTuneSettings
+
+    def __init__(self, settings: DRTuneSettings, train: TrainSettings) -> None:
+        self.settings = settings
+        self.seed, self.label_smoothing = train.seed, train.label_smoothing
+        self.step = 0
+        self.rotation: Tensor | None = None
+
+    def prepare(self, model: nn.Module, bank: FeatureBank | None) -> None:
+        """Fill the ring with pairs (pretrained, pretrained) of training images drawn by `train.seed`.
+
+        The ring holds min(K, N) pairs: no slot is ever random, and no pair is kept for much over an epoch.
+
+        Raises:
+            BankError: no bank, or features of another width than the model's.
+        """
+        classifier = unwrapped(model)
+        if bank is None:
+            raise BankError(
+                "dr_tune starts from the feature bank, and there is none; run `dvc repro extract`"
+            )
+        if bank.dim != classifier.feature_dim:
+            widths = f"{bank.dim} features a row, the model {classifier.feature_dim}"
+            raise BankError(f"the feature bank has {widths}; run `dvc repro extract`")
+        self.bank = bank
+        if self.settings.bank == "online":
+            self.encoder = copy.deepcopy(classifier.encoder).requires_grad_(False).eval()
+        capacity = min(self.settings.bank_size, bank.num_rows)
+        self.ring = RingBank(capacity, bank.dim, classifier.head.weight.device)
+        random = generator(self.seed, "dr_tune", "ring")
+        rows = torch.randperm(bank.num_rows, generator=random)[:capacity]
+        features = bank.rows(torch.randint(bank.views, (capacity,), generator=random), rows)
+        self.ring.push(features, features, bank.labels[rows])
+
+    def loss(self, model: nn.Module, batch: Batch) -> LossTerms:
+        """Eq. 14 on the batch, and on the ring as it was before the batch."""
+        features, logits = model(batch.images)
+        self.pair = (self.pretrained(batch), features.detach())
+        bank_scores = self.bank_scores(unwrapped(model).head, features.detach())
+        distribution = cross_entropy(bank_scores, self.ring.labels)
+        objective = cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)
+        weight = self.settings.weight
+        weight = len(self.ring) / len(batch.labels) if isinstance(weight, str) else weight
+        objective, distribution = regularized(objective, distribution, weight, self.settings.loss_scale)
+        return {"cross_entropy": objective, "distribution": distribution}
+
+    @torch.no_grad()
+    def pretrained(self, batch: Batch) -> Tensor:
+        """[B, D] features before fine-tuning: of the view that the batch replays, or of its very tensor."""
+        if self.settings.bank == "online":
+            return self.encoder(batch.images)  # type: ignore[no-any-return]
+        rows = self.bank.rows(batch.view, batch.index)
+        return rows.to(batch.labels.device, non_blocking=True)
+
+    def bank_scores(self, head: nn.Linear, features: Tensor) -> Tensor:
+        """[K, C] scores of the calibrated ring, float32; `features` [B, D] of the batch set the scale."""
+        use, pretrained, downstream = self.settings, self.ring.pretrained, self.ring.downstream
+        if use.normalize:
+            pretrained, downstream = unit_rows(pretrained), unit_rows(downstream)
+        if use.rotation != "off" and self.step % use.rotation_every == 0:
+            proper, center = use.rotation == "proper", use.rotation_center
+            self.rotation = procrustes(pretrained, downstream, proper=proper, center=center)
+        elif use.rotation_between == "none":
+            self.rotation = None
+        rows, labels = pretrained, self.ring.labels
+        if use.translation:
+            phi, how = head.weight, (use.confidence, use.temperature)
+            rows = translate(pretrained, downstream, labels, phi, self.rotation, *how)
+        if use.rescale == "batch":
+            rows = rescale(rows, features)
+        return scores(rows, head.weight, head.bias, self.rotation)
+
+    def after_step(self, batch: Batch) -> None:
+        """Put the batch's pairs into the ring."""
+        self.ring.push(*self.pair, batch.labels)
+        self.step += 1
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The ring, the rotation in use and the number of steps done."""
+        state = {f"ring.{name}": value for name, value in self.ring.state_dict().items()}
+        rotation = {} if self.rotation is None else {"rotation": self.rotation}
+        return {**state, **rotation, "step": torch.tensor(self.step)}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take back what `state_dict` returned, after `prepare` with the same settings."""
+        self.ring.load_state_dict({name: state[f"ring.{name}"] for name in self.ring.state_dict()})
+        self.step, rotation = int(state["step"]), state.get("rotation")
+        self.rotation = None if rotation is None else rotation.to(self.ring.labels.device, copy=True)
