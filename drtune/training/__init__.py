@@ -1,0 +1,1 @@
+"""The loop every method runs in, its optimisers and its checkpoints."""

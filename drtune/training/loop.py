@@ -1,0 +1,242 @@
+"""The one loop every method runs in: phases x epochs x batches.
+
+It owns optimiser, schedule, precision, validation and checkpoints, and knows no tracker: it reports through
+`on_event(name, values, step)`. The test split never comes here; the best epoch is chosen on validation.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from drtune.backbones.classifier import Classifier, unwrapped
+from drtune.banks.bank import FeatureBank
+from drtune.config import TrainSettings
+from drtune.data.batch import Batch
+from drtune.data.loaders import set_epoch
+from drtune.errors import TrainingError
+from drtune.evaluation import predict, validation_scores
+from drtune.methods.contract import Method, Phase
+from drtune.training.checkpoint import Progress, read_checkpoint, restore, save_checkpoint
+from drtune.training.optimizers import build_optimizer, build_schedule
+
+FLUSH_STEPS = 50
+"""Steps between two transfers of the loss terms to the host."""
+
+OnEvent = Callable[[str, Mapping[str, float], int], None]
+
+
+def ignore(*_: object) -> None:
+    """Take an event and do nothing."""
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """How a training reports and where it may go on from.
+
+    Attributes:
+        on_event: called with `step` (loss terms, learning rates) and `epoch` (a history record).
+        on_progress: called after each step with (steps done, steps in all).
+        checkpoints: folder of this training's running state; None keeps none.
+        checkpoint_seconds: least time between two checkpoints, which are written between epochs.
+    """
+
+    on_event: OnEvent = ignore
+    on_progress: Callable[[int, int], None] = ignore
+    checkpoints: Path | None = None
+    checkpoint_seconds: float = 30.0
+
+
+class Trainer:
+    """One training of one method.
+
+    Args:
+        model: classifier at its start.
+        method: prepared here, on the device.
+        bank: pretrained features of the training split; None where the method needs none.
+        train: seeded loader of batches whose `batch_sampler` has `set_epoch`.
+        val: loader of the validation split.
+        settings: `train` in params.yaml.
+        hooks: reports and checkpoints.
+    """
+
+    def __init__(
+        self,
+        model: Classifier,
+        method: Method,
+        bank: FeatureBank | None,
+        train: Any,
+        val: Any,
+        settings: TrainSettings,
+        hooks: Hooks,
+    ) -> None:
+        self.accelerator = Accelerator(cpu=settings.device == "cpu", mixed_precision=settings.precision)
+        self.settings, self.hooks, self.method = settings, hooks, method
+        self.model: nn.Module = self.accelerator.prepare(model)
+        self.train = self.accelerator.prepare_data_loader(train, device_placement=False)
+        self.val = self.accelerator.prepare_data_loader(val, device_placement=False)
+        decay = settings.ema_decay
+        self.ema = None if decay is None else ModelEmaV3(unwrapped(self.model), decay=decay)
+        method.prepare(self.model, bank)
+        self.progress = Progress()
+        self.last_saved = time.monotonic()
+
+    def run(self) -> Progress:
+        """Train to the end, or on from a checkpoint, and return the history and the best weights.
+
+        Raises:
+            TrainingError: the loss is no longer finite.
+        """
+        phases = list(self.method.phases(self.settings.epochs))
+        self.total_steps = sum(phase.epochs for phase in phases) * len(self.train)
+        folder = self.hooks.checkpoints
+        state = None if folder is None else read_checkpoint(folder)
+        if state is not None:
+            self.progress = state["progress"]
+        start = 0
+        for phase in phases:
+            if self.progress.epoch < start + phase.epochs:
+                self.begin(phase)
+                if state is not None:
+                    begun = self.progress.epoch > start
+                    restore(state, self.parts(with_optimizer=begun))
+                    state = None
+                self.run_phase(phase, start)
+            start += phase.epochs
+        return self.progress
+
+    def parts(self, with_optimizer: bool = True) -> dict[str, Any]:
+        """Everything a checkpoint holds."""
+        parts: dict[str, Any] = {"model": unwrapped(self.model), "method": self.method}
+        if self.ema is not None:
+            parts["ema"] = self.ema.module
+        if with_optimizer:
+            parts |= {"optimizer": self.optimizer, "schedule": self.schedule}
+        return parts
+
+    def begin(self, phase: Phase) -> None:
+        """Set what is trained, and make the phase's own optimiser and schedule."""
+        model = unwrapped(self.model)
+        model.encoder.requires_grad_(phase.trains == "all")
+        optimizer = build_optimizer(model, self.settings)
+        self.schedule = build_schedule(optimizer, self.settings, phase.epochs, len(self.train))
+        self.optimizer = self.accelerator.prepare(optimizer)
+
+    def run_phase(self, phase: Phase, start: int) -> None:
+        """Run the epochs of a phase that are not done yet."""
+        for epoch in range(self.progress.epoch, start + phase.epochs):
+            record: dict[str, Any] = {"epoch": epoch + 1, "phase": phase.name}
+            record |= self.run_epoch(phase, epoch)
+            record |= {f"val_{name}": value for name, value in self.validate().items()}
+            self.keep(record)
+            self.hooks.on_event(
+                "epoch", {k: v for k, v in record.items() if k != "phase"}, self.progress.step
+            )
+            self.save(last=epoch + 1 == start + phase.epochs)
+
+    def run_epoch(self, phase: Phase, epoch: int) -> dict[str, float]:
+        """One pass over the training split; returns the mean of each loss term and the last rates."""
+        set_mode(unwrapped(self.model), phase, self.settings.batch_norm)
+        set_epoch(self.train, epoch)
+        sums: dict[str, float] = {}
+        waiting: list[tuple[dict[str, Tensor], dict[str, float]]] = []
+        for batch in self.train:
+            waiting.append((self.step(batch), self.rates()))
+            self.schedule.step()
+            self.progress.step += 1
+            self.hooks.on_progress(self.progress.step, self.total_steps)
+            if len(waiting) == FLUSH_STEPS:
+                add(sums, self.flush(waiting))
+        rates = waiting[-1][1] if waiting else self.rates()
+        add(sums, self.flush(waiting))
+        means = {name: round(value / len(self.train), 6) for name, value in sums.items()}
+        return {"train_loss": means.pop("loss"), **means, **rates}
+
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        """One optimiser step; returns the loss terms, still on the device."""
+        device = self.accelerator.device
+        images, labels = (part.to(device, non_blocking=True) for part in (batch.images, batch.labels))
+        batch = batch._replace(images=images, labels=labels)
+        terms = self.method.loss(self.model, batch)
+        loss = torch.stack(list(terms.values())).sum()
+        self.accelerator.backward(loss)
+        if self.settings.clip_norm is not None:
+            self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.method.after_step(batch)
+        if self.ema is not None:
+            self.ema.update(unwrapped(self.model), step=self.progress.step)
+        return {"loss": loss.detach(), **{f"loss/{name}": term.detach() for name, term in terms.items()}}
+
+    def rates(self) -> dict[str, float]:
+        """Learning rate of each group by name."""
+        return {f"lr_{group['name']}": float(group["lr"]) for group in self.optimizer.param_groups}
+
+    def flush(self, waiting: list[tuple[dict[str, Tensor], dict[str, float]]]) -> dict[str, float]:
+        """Bring waiting loss terms to the host at once, report them, and return their sums."""
+        if not waiting:
+            return {}
+        names = list(waiting[0][0])
+        values = torch.stack([torch.stack([terms[n].float() for n in names]) for terms, _ in waiting]).cpu()
+        first = self.progress.step - len(waiting) + 1
+        if not bool(torch.isfinite(values).all()):
+            raise TrainingError(
+                f"the loss is no longer finite between steps {first} and {self.progress.step} of "
+                f"{self.total_steps}; lower train.lr_backbone ({self.settings.lr_backbone:g}) or "
+                f"train.lr_head ({self.settings.lr_head:g}), or set train.clip_norm"
+            )
+        for offset, (row, (_, rates)) in enumerate(zip(values.tolist(), waiting, strict=True)):
+            self.hooks.on_event("step", {**dict(zip(names, row, strict=True)), **rates}, first + offset)
+        waiting.clear()
+        return dict(zip(names, values.double().sum(dim=0).tolist(), strict=True))
+
+    def validate(self) -> dict[str, float]:
+        """Scores on the validation split, of the averaged weights where there are such."""
+        model = self.model if self.ema is None else self.ema.module
+        return validation_scores(predict(model, self.val, self.accelerator.device))
+
+    def keep(self, record: dict[str, Any]) -> None:
+        """Add an epoch to the history, and its weights where they are the best so far."""
+        accuracy, loss = record["val_accuracy"], record["val_loss"]
+        score = (accuracy, -loss) if self.settings.monitor == "accuracy" else (-loss, accuracy)
+        self.progress.history.append(record)
+        self.progress.epoch = record["epoch"]
+        if not self.progress.best_epoch or score > self.progress.best_score:
+            source = unwrapped(self.model) if self.ema is None else self.ema.module
+            state = {name: value.detach().cpu().clone() for name, value in source.state_dict().items()}
+            self.progress.best_epoch, self.progress.best_score = record["epoch"], score
+            self.progress.best_state = state
+
+    def save(self, last: bool) -> None:
+        """Write a checkpoint where enough time has passed, and at the end of a phase."""
+        folder = self.hooks.checkpoints
+        due = time.monotonic() - self.last_saved >= self.hooks.checkpoint_seconds
+        if folder is not None and self.accelerator.is_main_process and (last or due):
+            save_checkpoint(folder, self.progress, self.parts())
+            self.last_saved = time.monotonic()
+
+
+def set_mode(model: Classifier, phase: Phase, batch_norm: str) -> None:
+    """Training mode, with the encoder in eval mode where only the head learns, or its norms alone."""
+    model.train()
+    if phase.trains == "head":
+        model.encoder.eval()
+    elif batch_norm == "eval":
+        for module in model.modules():
+            if isinstance(module, _BatchNorm):
+                module.eval()
+
+
+def add(sums: dict[str, float], more: Mapping[str, float]) -> None:
+    """Add values by name."""
+    for name, value in more.items():
+        sums[name] = math.fsum((sums.get(name, 0.0), value))

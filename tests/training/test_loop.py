@@ -1,0 +1,270 @@
+import itertools
+import math
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from torch import nn
+from torch.utils.data import DataLoader
+
+from drtune.backbones.classifier import Classifier
+from drtune.config import TrainSettings
+from drtune.data.batch import Batch
+from drtune.errors import TrainingError
+from drtune.methods.contract import Phase, Stateless
+from drtune.methods.finetune import FineTune, FineTuneSettings
+from drtune.seeding import generator
+from drtune.training.loop import Hooks, Trainer, set_mode
+
+BASE = {
+    "method": "finetune", "seed": 0, "epochs": 4, "batch_size": 8, "drop_last": False, "optimizer": "sgd",
+    "lr_backbone": 0.05, "lr_head": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.0,
+    "decay_norm_and_bias": True, "schedule": "cosine", "schedule_every": "step", "warmup_epochs": 0.0,
+    "label_smoothing": 0.0, "clip_norm": None, "batch_norm": "train", "head_init": "normal",
+    "ema_decay": None, "monitor": "accuracy", "precision": "no", "deterministic": True, "workers": 0, "device": "cpu",
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerator():
+    AcceleratorState._reset_state(True)
+    yield
+    AcceleratorState._reset_state(True)
+
+
+def settings(**change):
+    return TrainSettings(**{**BASE, **change})
+
+
+class Shuffled:
+    """Batches of 8 of 24 rows in an order that is a function of the epoch."""
+
+    batch_size, drop_last, epoch = 8, False, 0
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+    def __iter__(self):
+        order = torch.randperm(24, generator=generator(0, self.epoch)).tolist()
+        return (order[i : i + 8] for i in range(0, 24, 8))
+
+    def __len__(self):
+        return 3
+
+
+def collate(rows):
+    images, labels, index = zip(*rows, strict=True)
+    return Batch(
+        torch.stack(images),
+        torch.tensor(labels),
+        torch.tensor(index),
+        torch.zeros(len(rows), dtype=torch.long),
+    )
+
+
+def rows():
+    noise = torch.randn(24, 3, 4, 4, generator=generator(1))
+    return [(noise[i] + 2.0 * (i % 3 - 1), i % 3, i) for i in range(24)]
+
+
+def loaders():
+    train = DataLoader(rows(), batch_sampler=Shuffled(), collate_fn=collate)
+    return train, DataLoader(rows(), batch_size=12, collate_fn=collate)
+
+
+def classifier(dropout=0.0):
+    torch.manual_seed(0)
+    encoder = nn.Sequential(
+        nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Dropout(dropout), nn.Linear(24, 8)
+    )
+    return Classifier(encoder, 8, 3)
+
+
+def trainer(model, hooks=None, method=None, **change):
+    s = settings(**change)
+    return Trainer(model, method or FineTune(FineTuneSettings(), s), None, *loaders(), s, hooks or Hooks())
+
+
+class TwoPhases(FineTune):
+    """Head first, then everything; counts what it was told."""
+
+    def __init__(self, s):
+        super().__init__(FineTuneSettings(), s)
+        self.steps = torch.zeros(1)
+
+    def phases(self, epochs):
+        return [Phase("probe", epochs // 2, "head"), Phase("all", epochs - epochs // 2)]
+
+    def after_step(self, batch):
+        self.steps += len(batch.labels)
+
+    def state_dict(self):
+        return {"steps": self.steps.clone()}
+
+    def load_state_dict(self, state):
+        self.steps = state["steps"].clone()
+
+
+def test_it_learns_and_reports_every_epoch_and_step():
+    events, seen = [], []
+    hooks = Hooks(on_event=lambda *e: events.append(e), on_progress=lambda *p: seen.append(p))
+    done = trainer(classifier(), hooks).run()
+    assert done.history[-1]["val_accuracy"] > 0.8
+    assert done.history[-1]["train_loss"] < 0.7 * done.history[0]["train_loss"]
+    assert [r["epoch"] for r in done.history] == [1, 2, 3, 4]
+    assert set(done.history[0]) == {
+        "epoch", "phase", "train_loss", "loss/cross_entropy", "lr_backbone", "lr_head",
+        "val_accuracy", "val_loss",
+    }  # fmt: skip
+    steps = [(values, step) for name, values, step in events if name == "step"]
+    assert [step for _, step in steps] == list(range(1, 13))
+    assert steps[0][0]["lr_head"] == 0.1
+    assert steps[6][0]["lr_head"] == pytest.approx(0.05)
+    assert [step for name, _, step in events if name == "epoch"] == [3, 6, 9, 12]
+    assert seen == [(i, 12) for i in range(1, 13)]
+
+
+def test_epoch_loss_is_the_mean_over_its_steps():
+    events = []
+    done = trainer(classifier(), Hooks(on_event=lambda *e: events.append(e)), epochs=1).run()
+    losses = [values["loss"] for name, values, _ in events if name == "step"]
+    assert done.history[0]["train_loss"] == pytest.approx(sum(losses) / 3, abs=1e-6)
+
+
+@pytest.mark.parametrize("ema", [None, 0.9])
+def test_same_seed_twice_is_bit_identical(ema):
+    results = []
+    for _ in range(2):
+        model = classifier(dropout=0.3)
+        torch.manual_seed(3)
+        results.append(trainer(model, ema_decay=ema).run())
+    assert results[0].history == results[1].history
+    for a, b in zip(results[0].best_state.values(), results[1].best_state.values(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(("kill_at", "ema"), list(itertools.product([4, 6, 7, 10], [None, 0.9])))
+def test_a_killed_training_goes_on_bit_for_bit(tmp_path, kill_at, ema):
+    def start(hooks):
+        model = classifier(dropout=0.3)
+        torch.manual_seed(3)
+        s = settings(ema_decay=ema)
+        return trainer(model, hooks, TwoPhases(s), ema_decay=ema), model
+
+    whole, whole_model = start(Hooks())
+    expected = whole.run()
+
+    class KilledError(Exception):
+        pass
+
+    def kill(done, _):
+        if done == kill_at:
+            raise KilledError
+
+    half, _ = start(Hooks(on_progress=kill, checkpoints=tmp_path, checkpoint_seconds=0))
+    with pytest.raises(KilledError):
+        half.run()
+    rest, rest_model = start(Hooks(checkpoints=tmp_path))
+    torch.manual_seed(99)
+    got = rest.run()
+    assert got.history == expected.history
+    assert (got.best_epoch, got.best_score) == (expected.best_epoch, expected.best_score)
+    assert all(
+        torch.equal(a, b) for a, b in zip(got.best_state.values(), expected.best_state.values(), strict=True)
+    )
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(rest_model.state_dict().values(), whole_model.state_dict().values(), strict=True)
+    )
+    assert torch.equal(rest.method.steps, whole.method.steps)
+
+
+def test_a_finished_training_is_not_run_again(tmp_path):
+    first = trainer(classifier(), Hooks(checkpoints=tmp_path)).run()
+
+    def never(*_):
+        raise AssertionError("a step was run")
+
+    again = trainer(classifier(), Hooks(on_progress=never, checkpoints=tmp_path)).run()
+    assert again.history == first.history
+    assert list(again.best_state) == list(first.best_state)
+
+
+def test_a_head_phase_leaves_the_encoder_and_its_statistics_alone():
+    model = classifier()
+    before = {k: v.clone() for k, v in model.encoder.state_dict().items()}
+    s = settings(epochs=2)
+    Trainer(model, Probe(FineTuneSettings(), s), None, *loaders(), s, Hooks()).run()
+    assert all(torch.equal(before[k], v) for k, v in model.encoder.state_dict().items())
+    assert model.head.weight.abs().max() > 0.01
+
+
+class Probe(FineTune):
+    def phases(self, epochs):
+        return [Phase("probe", epochs, "head")]
+
+
+def test_batch_norm_mode_decides_whether_statistics_move():
+    model = classifier()
+    set_mode(model, Phase("all", 1), "eval")
+    assert model.encoder.training
+    assert not model.encoder[1].training
+    set_mode(model, Phase("all", 1), "train")
+    assert model.encoder[1].training
+    set_mode(model, Phase("probe", 1, "head"), "train")
+    assert not model.encoder.training
+    assert model.head.training
+
+
+@pytest.mark.parametrize(
+    ("monitor", "scores", "best"),
+    [
+        ("accuracy", [(0.5, 1.0), (0.7, 2.0), (0.7, 1.5), (0.6, 0.1)], 3),
+        ("loss", [(0.5, 1.0), (0.7, 2.0), (0.7, 1.5), (0.6, 0.1)], 4),
+        ("accuracy", [(0.5, 1.0), (0.5, 1.0)], 1),
+    ],
+)
+def test_best_epoch_is_chosen_on_validation_and_ties_go_to_the_other_score(monitor, scores, best):
+    t = trainer(classifier(), monitor=monitor)
+    for epoch, (accuracy, loss) in enumerate(scores, 1):
+        t.keep({"epoch": epoch, "val_accuracy": accuracy, "val_loss": loss})
+    assert t.progress.best_epoch == best
+
+
+class Diverging(Stateless):
+    Settings = FineTuneSettings
+
+    def loss(self, model, batch):
+        _, logits = model(batch.images)
+        return {"sum": logits.sum() * 0, "bad": logits.sum() * math.inf}
+
+
+def test_a_loss_that_is_not_finite_names_the_steps_and_the_remedy():
+    with pytest.raises(
+        TrainingError,
+        match=r"no longer finite between steps 1 and 3 of 12; lower train\.lr_backbone \(0\.05\)",
+    ):
+        trainer(classifier(), method=Diverging()).run()
+
+
+def test_clipping_bounds_the_gradient():
+    free, tight = (trainer(classifier(), epochs=1, clip_norm=c) for c in (None, 1e-6))
+    free.run(), tight.run()
+    start = classifier().head.weight
+    assert (tight.model.head.weight - start).abs().max() < 1e-5 < (free.model.head.weight - start).abs().max()
+
+
+def test_bfloat16_runs_and_stays_near_float32():
+    exact = trainer(classifier(), epochs=2).run().history
+    AcceleratorState._reset_state(True)
+    rough = trainer(classifier(), epochs=2, precision="bf16").run().history
+    for a, b in zip(exact, rough, strict=True):
+        assert a["train_loss"] != b["train_loss"]
+        assert a["train_loss"] == pytest.approx(b["train_loss"], rel=0.1)
+
+
+def test_averaged_weights_are_the_ones_that_are_kept():
+    t = trainer(classifier(), ema_decay=0.99, epochs=1)
+    done = t.run()
+    assert torch.equal(done.best_state["head.weight"], t.ema.module.head.weight)
+    assert not torch.equal(done.best_state["head.weight"], t.model.head.weight)
