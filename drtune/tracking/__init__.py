@@ -1,0 +1,1 @@
+"""What a run was, written down: records, stage keys, MLflow."""

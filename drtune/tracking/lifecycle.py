@@ -1,0 +1,110 @@
+"""The life of a stage process: it dies with its parent, stops when told, and owns its checkpoints alone."""
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from drtune.errors import TrainingError
+
+PR_SET_PDEATHSIG = 1
+"""linux/prctl.h"""
+
+
+class Stopped(SystemExit):
+    """SIGTERM or SIGINT arrived; uncaught, the process exits with 128 + the signal's number."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(128 + signum)
+        self.signal = signal.Signals(signum)
+
+
+def die_with_parent() -> None:
+    """Ask Linux for SIGTERM when the parent dies; elsewhere do nothing.
+
+    A `dvc` that is killed otherwise leaves its stage training, and the next `dvc repro` starts a second one.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+
+
+@contextmanager
+def stopping() -> Iterator[None]:
+    """Raise `Stopped` in the main thread on SIGTERM or SIGINT; on leaving, the old handlers come back.
+
+    Once stopping, another SIGTERM is ignored: the signal to a process group and the one for the parent's
+    death arrive together, and the second must not cut the clean-up short. Another Ctrl-C does. Outside the
+    main thread, where Python takes no handlers, nothing changes.
+    """
+    owner, stopped = os.getpid(), False
+
+    def handle(signum: int, frame: FrameType | None) -> None:
+        nonlocal stopped
+        if os.getpid() != owner:  # a forked data worker: its parent ends it
+            if signum == signal.SIGTERM:
+                signal.signal(signum, signal.SIG_DFL)
+                signal.raise_signal(signum)
+            return
+        if stopped and signum == signal.SIGTERM:
+            return
+        stopped = True
+        raise Stopped(signum)
+
+    before = {}
+    with contextlib.suppress(ValueError):
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            before[signum] = signal.signal(signum, handle)
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, signal.SIG_DFL if handler is None else handler)
+
+
+held_locks: set[int] = set()
+
+
+def drop_locks_in_child() -> None:
+    """Close inherited lock files: a data worker that outlives a killed parent must not hold its lock."""
+    for descriptor in held_locks:
+        os.close(descriptor)
+    held_locks.clear()
+
+
+os.register_at_fork(after_in_child=drop_locks_in_child)
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Hold a checkpoint folder alone; made where it is missing. The kernel frees it when the process ends.
+
+    Raises:
+        TrainingError: another living process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    held_locks.add(descriptor)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+            raise TrainingError(
+                f"{folder}: another process of this key is alive, pid {holder}; two would write the same "
+                f"checkpoints. Wait until it ends or stop it with `kill {holder}`, then run again: "
+                "training goes on from its last checkpoint."
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        if descriptor in held_locks:  # not so in a forked child, which has closed its copy
+            held_locks.remove(descriptor)
+            os.close(descriptor)

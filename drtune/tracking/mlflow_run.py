@@ -1,0 +1,299 @@
+"""Runs in MLflow: the only file that imports mlflow.
+
+`MlflowTarget` turns journal lines into calls of one `MlflowClient`, without MLflow's global state; it lives
+in the shipper's thread. `stage_run` is what a stage script opens around its work.
+"""
+
+import itertools
+import json
+import logging
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from drtune.files import replacing
+from drtune.tracking import store
+from drtune.tracking.journal import Entry, Shipper, open_journal
+from drtune.tracking.lifecycle import Stopped
+from drtune.tracking.naming import chunks
+from drtune.tracking.record import RunRecord
+from drtune.tracking.run import StageRun, next_sample, run_tags
+from drtune.tracking.stage_key import StageIdentity, store_root
+from drtune.tracking.system_metrics import SystemMetrics
+
+log = logging.getLogger(__name__)
+
+METRICS_PER_CALL, ITEMS_PER_CALL, DIGEST = 1000, 100, 36
+"""Limits of log_batch, and of a dataset digest in characters; mlflow 3.17 utils/validation.py."""
+LOCK_SECONDS = 60.0
+START_SECONDS, CLOSE_SECONDS, STOP_SECONDS = 30.0, 20.0, 8.0
+"""Longest waits: at the start, for the last lines at the end, and after SIGTERM (Docker kills after 10)."""
+
+
+@contextmanager
+def stage_run(
+    project: str,
+    stage: str,
+    record: RunRecord,
+    identity: StageIdentity | None,
+    *,
+    suffix: str = "",
+    resume: bool = False,
+    system_metrics: bool = False,
+    root: Path | None = None,
+) -> Iterator[StageRun]:
+    """Open one MLflow run around a stage's work and close it with a true status.
+
+    FINISHED: the block ends, or `sys.exit()` with 0. KILLED: `Stopped` or Ctrl-C. FAILED: any other exit or
+    exception. All are raised again. A store that cannot be used is reported once; the journal keeps the run.
+
+    Args:
+        project: runs go to the experiment `<project>/pipeline`.
+        stage: as DVC names it, `train` or `train@l2`.
+        record: from `record.collect`.
+        identity: from `current_stage_key`; None outside DVC.
+        suffix: added to the run's name.
+        resume: continue the unfinished run of this key; hold `lifecycle.exclusive` for the key meanwhile.
+        system_metrics: log the machine's load every 10 s.
+        root: folder of the store and the journals; `store_root()` unless given.
+    """
+    root = root or store_root()
+    key = identity.key if identity else ""
+    tags = run_tags(stage, record, key)
+    header = {"project": project, "name": f"{stage} {suffix}".strip(), "tags": tags}
+    journal = open_journal(root / ".drtune" / "journal", key, resume, header)
+    target = MlflowTarget(store.store_uri(root), root)
+    run = StageRun(journal, Shipper(journal.path, target), target.link)
+    sampler = SystemMetrics(run.log_metrics, next_sample(journal.last_step)) if system_metrics else None
+    status, seconds = "FAILED", CLOSE_SECONDS
+    try:
+        run.begin(tags, START_SECONDS)
+        if identity:
+            run.log_deps(identity.deps)
+        if sampler:
+            sampler.start()
+        yield run
+        status = "FINISHED"
+    except (Stopped, KeyboardInterrupt):
+        status, seconds = "KILLED", STOP_SECONDS
+        raise
+    except SystemExit as end:
+        status = "FAILED" if end.code else "FINISHED"
+        raise
+    finally:
+        if sampler:
+            sampler.stop()
+        run.close(status, seconds)
+
+
+class MlflowTarget:
+    """The run of one journal in the store at `uri`; a local store keeps its files under `root`."""
+
+    def __init__(self, uri: str, root: Path) -> None:
+        store.set_defaults()
+        self.uri, self.root = uri, root
+        self.experiment_id = self.run_id = ""
+        self._client: Any = None
+        self._files = root
+        self._healthy = False
+
+    def link(self) -> str:
+        """Where to look at the run; empty while it is not in the store."""
+        return store.link(self.uri, self.root, self.experiment_id, self.run_id) if self.run_id else ""
+
+    def open(self, header: Entry, journal: Path) -> bool:
+        """Find or make the run of this journal; True if it was made."""
+        if not self._healthy:
+            store.check_reachable(self.uri)
+        if self.run_id:
+            return False
+        self._files = journal.with_suffix(".files")
+        self._client = self._connect()
+        self.experiment_id = self._experiment(f"{header['project']}/pipeline")
+        found = self._find(header, journal.stem)
+        tags = {**header["tags"], "drtune.journal": journal.stem}
+        if found is None:
+            run = self._client.create_run(self.experiment_id, header["time"], tags, header["name"])
+        self.run_id = found or str(run.info.run_id)
+        self._healthy = True
+        return found is None
+
+    def _connect(self) -> Any:
+        """A client; a database that may be empty is first used by one process at a time."""
+        from mlflow import MlflowClient
+
+        database = store.sqlite_path(self.uri)
+        if database and not database.exists():
+            with FileLock(f"{database}.lock", timeout=LOCK_SECONDS):
+                prepare_database(database, self.root)
+        if database:
+            store.use_write_ahead_log(database)
+        if database or store.is_server(self.uri):
+            return MlflowClient(tracking_uri=self.uri)
+        with FileLock(self.root / ".drtune" / "store.lock", timeout=LOCK_SECONDS):
+            client = MlflowClient(tracking_uri=self.uri)
+            client.search_experiments(max_results=1)
+            return client
+
+    def _experiment(self, name: str) -> str:
+        """Id of an experiment; made where it is missing, with its artifacts in the store root."""
+        found = self._client.get_experiment_by_name(name)
+        if found is None:
+            folder = None if store.is_server(self.uri) else (self.root / "mlruns" / name).as_uri()
+            tags = {"mlflow.experimentKind": "custom_model_development"}
+            try:
+                return str(self._client.create_experiment(name, artifact_location=folder, tags=tags))
+            except Exception:
+                found = self._client.get_experiment_by_name(name)  # another process may have been first
+                if found is None:
+                    raise
+        if found.lifecycle_stage != "active":
+            remedy = f"bring it back with `mlflow experiments restore -x {found.experiment_id}`"
+            raise RuntimeError(f"experiment {name} is deleted; {remedy}")
+        return str(found.experiment_id)
+
+    def _find(self, header: Entry, journal: str) -> str | None:
+        """The run made from this journal, or the unfinished one of this key that is to be continued."""
+        ids = [self.experiment_id]
+        runs = self._client.search_runs(ids, f"tags.`drtune.journal` = '{journal}'", max_results=1)
+        if runs:
+            return str(runs[0].info.run_id)
+        if not (header["resume"] and header["stage_key"]):
+            return None
+        same_key = f"tags.`drtune.stage_key` = '{header['stage_key']}' and attributes.status != 'FINISHED'"
+        for run in self._client.search_runs(ids, same_key, order_by=["attributes.start_time DESC"]):
+            here = run.data.tags.get("proc.host") == header["tags"].get("proc.host")
+            if here or run.info.status != "RUNNING":  # one that runs on another host is not ours to continue
+                tags = {**header["tags"], "drtune.resumed": "1", "drtune.journal": journal}
+                self._send_tags(run.info.run_id, tags)
+                self._client.update_run(run.info.run_id, status="RUNNING")
+                return str(run.info.run_id)
+        return None
+
+    def send(self, entries: list[Entry]) -> None:
+        """Store lines in order, neighbours of one kind together."""
+        senders: Mapping[str, Callable[[list[Entry]], None]] = {
+            "metrics": self._metrics,
+            "params": self._params,
+            "tags": lambda lines: self._send_tags(self.run_id, merged(lines)),
+            "input": self._inputs,
+            "artifact": self._artifacts,
+            "status": self._status,
+        }
+        self._healthy = False
+        for kind, group in itertools.groupby(entries, key=lambda entry: str(entry["kind"])):
+            if kind in senders:
+                senders[kind](list(group))
+        self._healthy = True
+
+    def _metrics(self, entries: list[Entry]) -> None:
+        from mlflow.entities import Metric
+
+        metrics = [
+            Metric(name, float(value), entry["time"], entry["step"])
+            for entry in entries
+            for name, value in entry["values"].items()
+            if not math.isinf(float(value))
+        ]
+        for part in chunks(metrics, METRICS_PER_CALL):
+            self._attempt("metrics", self._client.log_batch, self.run_id, metrics=part)
+
+    def _params(self, entries: list[Entry]) -> None:
+        from mlflow.entities import Param
+
+        values = merged(reversed(entries))  # the first value stands
+        self._one_by_one(self.run_id, "params", [Param(name, text) for name, text in values.items()])
+
+    def _send_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        self._one_by_one(run_id, "tags", [RunTag(name, text) for name, text in tags.items()])
+
+    def _inputs(self, entries: list[Entry]) -> None:
+        """Data sets by path and digest, as MLflow's MetaDataset records them, without opening the data."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        for entry in entries:
+            source = json.dumps({"uri": entry["path"]})
+            dataset = Dataset(entry["name"], entry["md5"][:DIGEST], "local", source)
+            facts = ("mlflow.data.context", "context"), ("dvc.md5", "md5"), ("dvc.path", "path")
+            given = [DatasetInput(dataset, [InputTag(tag, entry[field]) for tag, field in facts])]
+            self._attempt(entry["name"], self._client.log_inputs, self.run_id, given)
+
+    def _artifacts(self, entries: list[Entry]) -> None:
+        """Upload copies; one refused twice by a store that answers otherwise is passed over."""
+        for entry in entries:
+            path = self._files / entry["folder"] / entry["name"]
+            if not path.exists():
+                continue  # shipped before and cleared away
+            for _ in range(2):
+                try:
+                    self._client.log_artifact(self.run_id, str(path), entry["folder"] or None)
+                    break
+                except Exception as error:
+                    self._client.get_run(self.run_id)  # raises while the store is away: all is sent later
+                    refusal = error
+            else:
+                refused(str(path), refusal)
+
+    def _status(self, entries: list[Entry]) -> None:
+        last = entries[-1]
+        if last["status"] == "RUNNING":
+            self._client.update_run(self.run_id, status="RUNNING")
+        else:
+            self._client.set_terminated(self.run_id, last["status"], last["time"])
+
+    def _one_by_one(self, run_id: str, kind: str, items: Sequence[Any]) -> None:
+        """Send all at once; if the store refuses, send each alone, so that one bad item costs only itself."""
+        for part in chunks(items, ITEMS_PER_CALL):
+            try:
+                self._client.log_batch(run_id, **{kind: part})
+            except Exception as error:
+                if not is_refusal(error):
+                    raise
+                for item in part:
+                    self._attempt(item.key, self._client.log_batch, run_id, **{kind: [item]})
+
+    def _attempt(self, what: str, call: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+        """Send; pass over what the store will never take."""
+        try:
+            call(*args, **kwargs)
+        except Exception as error:
+            if not is_refusal(error):
+                raise
+            refused(what, error)
+
+
+def merged(entries: Iterable[Entry]) -> dict[str, str]:
+    """Values of several lines; of one name the last."""
+    return {name: text for entry in entries for name, text in entry["values"].items()}
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether the store understood and said no (400), which no later try changes."""
+    from mlflow.exceptions import MlflowException
+
+    return isinstance(error, MlflowException) and error.get_http_status_code() == 400
+
+
+def refused(what: str, error: Exception) -> None:
+    """Say what the store does not hold."""
+    log.warning("tracking store: refuses %s: %s", what, store.scrub(str(error)).split("\n")[0][:500])
+
+
+def prepare_database(path: Path, root: Path) -> None:
+    """Make a sqlite store complete before it gets its name, so that a kill leaves none half made.
+
+    A first use by two processes, or one cut short, can spoil MLflow's database for good: hold a lock here.
+    MLflow's own experiment `Default` gets its artifacts in `root` too.
+    """
+    if not path.exists():
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+        with replacing(path) as fresh:
+            SqlAlchemyStore(f"sqlite:///{fresh}", (root / "mlruns").as_uri()).engine.dispose()

@@ -1,0 +1,57 @@
+"""Parameters, names and values in the form that MLflow takes."""
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+MAX_NAME, MAX_PARAM, MAX_TAG = 250, 6000, 8000
+"""Characters; mlflow 3.17 utils/validation.py. MLflow cuts longer values without a word in them."""
+
+CUT = " … (cut)"
+
+
+@lru_cache(maxsize=4096)
+def legal_name(name: str) -> str:
+    """`name` as MLflow takes it: refused characters become `_` (`loss[0]` -> `loss_0_`), paths are plain."""
+    clean = re.sub(r"[^\w.\-/ :]", "_", name)[:MAX_NAME]
+    parts = [part for part in clean.split("/") if part not in ("", ".", "..")]
+    return re.sub(r"^\.\.", "__", "/".join(parts)) or "_"
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one level with dotted names; an empty mapping stays as a value."""
+    result: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            result |= flat(value, f"{prefix}{name}.")
+        else:
+            result[f"{prefix}{name}"] = value
+    return result
+
+
+def as_text(value: Any) -> str:
+    """Text as it is; anything else as YAML and JSON write it: true, null, 0.001, [1, 2]."""
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def cut(text: str, limit: int) -> str:
+    """At most `limit` characters; a cut text says so at its end."""
+    return text if len(text) <= limit else text[: limit - len(CUT)] + CUT
+
+
+def encoded(value: float) -> float | str:
+    """A number for strict JSON, which has no NaN and no infinity: those become text."""
+    number = float(value)
+    return number if math.isfinite(number) else str(number)
+
+
+def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """`items` in pieces of at most `size`."""
+    return (items[start : start + size] for start in range(0, len(items), size))

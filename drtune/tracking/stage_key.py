@@ -1,0 +1,127 @@
+"""The stage key: the content key under which DVC's run cache files a stage. The only file that imports dvc.
+
+It is sha256 over the command, the dependencies' md5, the parameters and the paths of the outs. Computed
+inside a running stage, from the dvc.lock of any commit, or under other parameters, equal work has an equal
+key: one tag search finds the runs of a commit, of a cached result or of a trial.
+Source: dvc 3.67.1, dvc/stage/cache.py `_get_stage_hash` (a private rule, guarded by a test).
+"""
+
+import copy
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from drtune.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StageIdentity:
+    """What a stage is made from.
+
+    Attributes:
+        key: 64 hexadecimal digits, the name of its folder under .dvc/cache/runs/.
+        deps: path -> md5 (a folder's ends in `.dir`).
+        outs: paths, relative to the folder of dvc.yaml like those of `deps`.
+    """
+
+    key: str
+    deps: Mapping[str, str]
+    outs: tuple[str, ...]
+
+
+def stage_key(entry: Mapping[str, Any], params: Mapping[str, Any] | None = None) -> str:
+    """Key of one stage entry of a dvc.lock, under its own parameters or with some replaced.
+
+    Args:
+        entry: the mapping with cmd, deps, params, outs, as read by YAML 1.2 (`1e-05` is a number).
+        params: dotted name -> value, replacing parameters that the stage depends on.
+
+    Raises:
+        ConfigError: a name in `params` that the stage does not depend on.
+    """
+    content = copy.deepcopy(dict(entry))
+    content["outs"] = [out["path"] for out in content.get("outs", [])]
+    for name, value in (params or {}).items():
+        replace_param(content.get("params", {}), name, value)
+    text = json.dumps(without_sizes(content), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def without_sizes(value: Any) -> Any:
+    """`value` without the keys `size` and `nfiles`, at any depth: DVC leaves them out of the key."""
+    if isinstance(value, dict):
+        return {key: without_sizes(part) for key, part in value.items() if key not in ("size", "nfiles")}
+    return [without_sizes(part) for part in value] if isinstance(value, list) else value
+
+
+def replace_param(files: Mapping[str, dict[str, Any]], name: str, value: Any) -> None:
+    """Set one dotted parameter wherever a stage names it: whole (`train.lr`) or in a section (`train`)."""
+    found = False
+    for known in files.values():
+        for prefix in known:
+            if prefix == name:
+                known[prefix], found = value, True
+            elif name.startswith(f"{prefix}."):
+                *sections, leaf = name[len(prefix) + 1 :].split(".")
+                node = known[prefix]
+                for section in sections:
+                    node = node.get(section) if isinstance(node, dict) else None
+                if isinstance(node, dict) and leaf in node:
+                    node[leaf], found = value, True
+    if not found:
+        allowed = ", ".join(prefix for known in files.values() for prefix in known) or "none"
+        raise ConfigError(f"{name}: the stage does not depend on this parameter; it depends on: {allowed}")
+
+
+def current_stage_key(root: Path, stage: str) -> StageIdentity | None:
+    """Identity of a stage as the files lie now, with fresh hashes of its dependencies (about 1 s).
+
+    Args:
+        root: folder of dvc.yaml in the checkout that the process runs in. In `dvc exp run --temp` that is
+            the temporary checkout, not DVC_ROOT.
+        stage: `train`, `train@l2` or, as DVC_STAGE has it, `folder/dvc.yaml:train`.
+
+    Returns:
+        None outside a DVC repository, or where DVC cannot read the stage or its dependencies (logged).
+    """
+    if dvc_folder(root) is None:
+        return None
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+    from dvc.stage.serialize import to_single_stage_lockfile
+
+    try:
+        with Repo(str(root)) as repo:
+            loaded = repo.stage.load_one(path=str(root / "dvc.yaml"), name=stage.rpartition(":")[2])
+            loaded.save_deps()
+            entry = json.loads(json.dumps(to_single_stage_lockfile(loaded)))
+    except (DvcException, OSError) as error:
+        log.warning("stage %s has no key, its run cannot be found by content: %s", stage, error)
+        return None
+    deps = {dep["path"]: dep.get("md5", "") for dep in entry.get("deps", [])}
+    outs = tuple(out["path"] for out in entry.get("outs", []))
+    return StageIdentity(key=stage_key(entry), deps=deps, outs=outs)
+
+
+def dvc_folder(start: Path) -> Path | None:
+    """The nearest folder at or above `start` that holds .dvc."""
+    start = start.resolve()
+    return next((folder for folder in (start, *start.parents) if (folder / ".dvc").is_dir()), None)
+
+
+def store_root() -> Path:
+    """The folder whose runs are kept together: DVC_ROOT, else the DVC root above the cwd, else the cwd.
+
+    DVC sets DVC_ROOT to the parent workspace in temporary and queued experiments, whose own folder is
+    deleted at the end.
+    """
+    if named := os.environ.get("DVC_ROOT"):
+        return Path(named).resolve()
+    return dvc_folder(Path.cwd()) or Path.cwd()
