@@ -1,0 +1,30 @@
+"""The `drtune` command; heavy imports stand inside the commands, so that --help is quick."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Fine-tune a pretrained vision model; see README.md."
+)
+
+
+@app.callback()
+def main() -> None:
+    """Fine-tune a pretrained vision model on your own images and keep every number traceable."""
+
+
+@app.command()
+def check(params: Annotated[Path, typer.Argument(help="settings file")] = Path("params.yaml")) -> None:
+    """Check a settings file: every fault of every section, at once. Exit code 2 where there is one."""
+    from drtune.config import load
+    from drtune.errors import ConfigError
+    from drtune.methods import SETTINGS
+
+    try:
+        load(params, SETTINGS)
+    except ConfigError as fault:
+        typer.echo(str(fault), err=True)
+        raise typer.Exit(2) from None
+    typer.echo(f"{params}: no faults")
