@@ -15,9 +15,14 @@ def test_replacing_puts_the_new_file_in_place(tmp_path):
 def test_replacing_keeps_the_old_file_when_the_work_fails(tmp_path):
     target = tmp_path / "a.txt"
     target.write_text("old")
-    with pytest.raises(FileNotFoundError), replacing(target) as fresh:
-        fresh.write_text("half")
-        fresh.with_name("none").read_text()
+
+    def fail_half_way():
+        with replacing(target) as fresh:
+            fresh.write_text("half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_half_way()
     assert target.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
 

@@ -1,0 +1,1 @@
+"""The four stages of dvc.yaml, and all that knows file names, DVC and the life of a run."""

@@ -1,0 +1,40 @@
+"""Stage 2: run the frozen pretrained backbone over the training images and keep its features in a bank."""
+
+from drtune.backbones.zoo import build_backbone
+from drtune.banks.extract import bank_identity, extract_bank, training_views
+from drtune.config import AugmentSettings, BackboneSettings, ExtractSettings
+from drtune.data.card import read_card
+from drtune.data.packed import Split, open_split
+from drtune.evaluation import pick_device
+from pipeline import paths
+from pipeline.console import Bar
+from pipeline.stage import Stage, run_stage
+
+
+def main(stage: Stage) -> None:
+    """Write `data/bank/bank.safetensors`."""
+    params = stage.params
+    settings, augment, chosen = params[ExtractSettings], params[AugmentSettings], params[BackboneSettings]
+    stage.run.log_params({"extract": settings.model_dump(), "backbone": chosen.model_dump()})
+    backbone = build_backbone(chosen)
+    header = bank_identity(chosen, backbone, read_card(paths.DATASET), settings, augment)
+    train = open_split(paths.DATASET, Split.TRAIN)
+    with Bar(f"extract {chosen.name}", "images") as bar:
+        speed = extract_bank(
+            paths.BANK,
+            backbone.encoder,
+            training_views(train, backbone.spec, settings, augment),
+            header,
+            train.labels,
+            train.ids,
+            backbone.feature_dim,
+            pick_device(settings.device),
+            bar,
+        )
+    stage.run.log_metrics({"images_per_second": speed, "rows": len(train), "views": header.views})
+    shape = f"{header.views} x {len(train)} x {backbone.feature_dim}"
+    print(f"bank: {shape} {settings.dtype}, {speed:,.0f} images/s")
+
+
+if __name__ == "__main__":
+    run_stage("extract", main)

@@ -1,0 +1,55 @@
+"""The life of a stage: settings, key, MLflow run, work, status; faults of the user in words, not traces."""
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from drtune.config import Params, Settings, load
+from drtune.errors import ConfigError, DRTuneError
+from drtune.tracking.lifecycle import die_with_parent, exclusive, stopping
+from drtune.tracking.mlflow_run import stage_run
+from drtune.tracking.record import collect
+from drtune.tracking.run import StageRun
+from drtune.tracking.stage_key import current_stage_key
+from pipeline import paths
+
+PROJECT = "drtune"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a script's `main` is handed: parsed settings, its MLflow run, a folder for running state."""
+
+    params: Params
+    run: StageRun
+    checkpoints: Path
+
+
+Work = Callable[[Stage], None]
+
+
+def run_stage(name: str, work: Work, methods: Mapping[str, type[Settings]] | None = None) -> None:
+    """Run one stage script from beginning to end; exit codes: 2 settings, 1 another fault, 128 + signal."""
+    try:
+        die_with_parent()
+        params = load(paths.PARAMS, methods)
+        stage = os.environ.get("DVC_STAGE", name).rpartition(":")[2]
+        identity = current_stage_key(Path.cwd(), stage)
+        record = collect(Path.cwd())
+        checkpoints = paths.checkpoints(identity.key if identity else f"by-hand-{name}")
+        with ExitStack() as life:
+            life.enter_context(stopping())
+            life.enter_context(exclusive(checkpoints))
+            run = life.enter_context(stage_run(PROJECT, stage, record, identity, resume=True))
+            run.log_provenance(record, Path.cwd())
+            for path, md5 in (identity.deps if identity else {}).items():
+                if path.startswith("data/"):
+                    run.log_input(path, path, md5, context=stage)
+            work(Stage(params, run, checkpoints))
+        print(f"{stage}: {run.link}", flush=True)
+    except DRTuneError as fault:
+        print(f"{name}: {fault}", file=sys.stderr)
+        sys.exit(2 if isinstance(fault, ConfigError) else 1)

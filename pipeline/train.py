@@ -1,0 +1,60 @@
+"""Stage 3: train one method; the epoch is chosen on validation."""
+
+from collections.abc import Mapping
+
+from drtune.backbones.model_file import save_model
+from drtune.config import AugmentSettings, BackboneSettings, TrainSettings
+from drtune.files import replacing, write_json
+from drtune.methods import SETTINGS
+from drtune.training.fit import fit
+from drtune.training.loop import Hooks
+from pipeline import paths
+from pipeline.console import Bar
+from pipeline.stage import Stage, run_stage
+
+
+def main(stage: Stage) -> None:
+    """Write `models/model.safetensors`, `models/model.json` and `models/history.json`."""
+    train, backbone = stage.params[TrainSettings], stage.params[BackboneSettings]
+    method = {"method": train.method, "settings": stage.params.method(train.method).model_dump()}
+    stage.run.log_params(
+        {
+            "train": train.model_dump(),
+            "methods": {train.method: method["settings"]},
+            "backbone": backbone.model_dump(),
+            "augment": stage.params[AugmentSettings].model_dump(),
+        }
+    )
+    with Bar(f"train {train.method}", "images", scale=train.batch_size) as bar:
+
+        def on_event(name: str, values: Mapping[str, float], step: int) -> None:
+            stage.run.log_metrics(
+                {f"step/{key}": v for key, v in values.items()} if name == "step" else values, step
+            )
+            if name == "epoch":
+                bar.note = "  ".join(
+                    f"{key} {values[key]:.4g}" for key in ("train_loss", "val_loss", "val_accuracy")
+                )
+
+        fitted = fit(stage.params, paths.DATASET, paths.BANK, Hooks(on_event, bar, stage.checkpoints))
+    progress = fitted.progress
+    best = progress.history[progress.best_epoch - 1]
+    about = method | {
+        "train": train.model_dump(),
+        "best_epoch": progress.best_epoch,
+        "selected_on": f"validation {train.monitor}",
+    }
+    with replacing(paths.MODEL) as fresh:
+        fresh.mkdir()
+        save_model(fresh, fitted.model, backbone, fitted.backbone.spec, list(fitted.card.classes), about)
+        write_json(fresh / paths.HISTORY.name, progress.history)
+    stage.run.log_metrics(
+        {"best_epoch": progress.best_epoch, "best_val_accuracy": best["val_accuracy"]}, progress.step
+    )
+    stage.run.log_artifact(paths.HISTORY)
+    stage.run.log_artifact(paths.MODEL / "model.json")
+    print(f"{train.method}: best epoch {progress.best_epoch}, validation accuracy {best['val_accuracy']:.4f}")
+
+
+if __name__ == "__main__":
+    run_stage("train", main, SETTINGS)
