@@ -168,17 +168,22 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def load(path: Path, methods: Mapping[str, type[Settings]] | None = None) -> Params:
-    """Read and check every section of a settings file.
+    """Read and check every section of a settings file; see `parse`."""
+    return parse(read_yaml(path), path.name, methods)
+
+
+def parse(raw: Mapping[str, Any], source: str, methods: Mapping[str, type[Settings]] | None = None) -> Params:
+    """Check every section of settings that were read.
 
     Args:
-        path: the file, usually params.yaml.
+        raw: section -> key -> value.
+        source: how faults name where they come from.
         methods: method name -> settings type. Where given, the `methods` section is checked as well, and
             `train.method` must name one of them.
 
     Raises:
         ConfigError: listing every fault with its dotted name, the value and what is allowed.
     """
-    raw = read_yaml(path)
     faults: list[Fault] = unknown_keys("", raw, [*SECTIONS, "methods", "study"])
     parsed: dict[str, Settings] = {}
     for name, section in SECTIONS.items():
@@ -187,8 +192,8 @@ def load(path: Path, methods: Mapping[str, type[Settings]] | None = None) -> Par
         check_methods(parsed, faults, raw, methods)
     faults += cross_faults(parsed)
     if faults:
-        raise ConfigError(render(path.name, faults))
-    return Params(path.name, raw, parsed)
+        raise ConfigError(render(source, faults))
+    return Params(source, raw, parsed)
 
 
 MISSING = object()

@@ -1,13 +1,18 @@
 """Stage 4: measure the finished model on the test split. The only code that opens it."""
 
+from pathlib import Path
+
+from drtune.backbones.classifier import Classifier
 from drtune.backbones.model_file import load_model
 from drtune.backbones.zoo import build_backbone
 from drtune.config import BackboneSettings, EvaluateSettings
 from drtune.data.card import read_card
-from drtune.data.packed import Split, open_split
-from drtune.evaluation import measure
+from drtune.data.packed import PackedSplit, Split, open_split
+from drtune.data.transforms import InputSpec
+from drtune.evaluation import Predictions, measure
 from drtune.files import read_json, write_json
 from drtune.plots.reports import draw_reports
+from drtune.tracking.naming import flat
 from pipeline import paths
 from pipeline.console import Bar
 from pipeline.stage import Stage, run_stage
@@ -20,9 +25,8 @@ def main(stage: Stage) -> None:
     model, spec, about = load_model(paths.MODEL)
     card = read_card(paths.DATASET)
     card.require_classes(about["classes"])
-    test = open_split(paths.DATASET, Split.TEST)
     with Bar("test", "images", settings.batch_size) as bar:
-        found, scores = measure(model, test, spec, settings, bar)
+        test, found, scores = measure_test(model, paths.DATASET, spec, settings, bar)
     metrics = {"test": scores}
     for name in sorted(name for name in card.counts if name.startswith("ood/")):
         with Bar(name, "images", settings.batch_size) as bar:
@@ -33,22 +37,27 @@ def main(stage: Stage) -> None:
         paths.REPORTS,
         found,
         card.classes,
+        settings,
         split="test",
-        bins=settings.calibration_bins,
-        worst=settings.worst,
         pretrained=before.features,
         image=test.image,
         history=read_json(paths.HISTORY),
         selected_epoch=about["best_epoch"],
     )
     write_json(paths.METRICS, metrics)
-    stage.run.log_metrics(
-        {f"{name}.{key}": v for name, values in metrics.items() for key, v in values.items()}
-    )
-    stage.run.log_artifact(paths.REPORTS)
-    stage.run.log_artifact(paths.METRICS)
+    stage.run.log_metrics(flat(metrics))
+    for path in (paths.REPORTS, paths.METRICS):
+        stage.run.log_artifact(path)
     interval = f"95 % interval {scores['accuracy_low']:.4f} to {scores['accuracy_high']:.4f}"
     print(f"{about['method']}: test accuracy {scores['accuracy']:.4f} ({interval}, n = {scores['n']})")
+
+
+def measure_test(
+    model: Classifier, dataset: Path, spec: InputSpec, settings: EvaluateSettings, bar: Bar | None = None
+) -> tuple[PackedSplit, Predictions, dict[str, float]]:
+    """Open the sealed test split of a packed data set and measure a finished model on it."""
+    test = open_split(dataset, Split.TEST)
+    return test, *measure(model, test, spec, settings, bar)
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def scatter(axes: Axes, places: np.ndarray, labels: Tensor) -> None:
             chosen[:, 0], chosen[:, 1], s=size, alpha=0.75, linewidths=0, color=colour, marker=marker
         )
     kind = "t-SNE" if len(labels) >= 5 else "principal"
-    axes.set(xlabel=f"{kind} axis 1 (no unit)", ylabel=f"{kind} axis 2 (no unit)")
+    axes.set(xlabel=f"{kind} axis 1", ylabel=f"{kind} axis 2")
     without_ticks(axes)
 
 

@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from drtune import metrics
+from drtune.config import EvaluateSettings
 from drtune.evaluation import Predictions
 from drtune.files import replacing
 from drtune.plots.classes import confusion_matrix, per_class_bars
@@ -22,10 +23,9 @@ def draw_reports(
     folder: Path,
     predictions: Predictions,
     classes: Sequence[str],
+    settings: EvaluateSettings,
     *,
     split: str,
-    bins: int,
-    worst: int,
     pretrained: Tensor,
     image: Callable[[int], Image.Image],
     history: Sequence[Mapping[str, Any]],
@@ -39,15 +39,14 @@ def draw_reports(
         folder: where the pictures go.
         predictions: of the N images of a split.
         classes: C names.
+        settings: bins of the reliability diagram, and how many of the worst mistakes to show (36 at most).
         split: name of the split, for the titles.
-        bins: number of bins of the reliability diagram.
-        worst: how many of the most confident mistakes to show, 36 at most.
         pretrained: [N, D] features of the same images, in the same order, before training.
         image: returns the image in a row of the split.
         history: one record an epoch, see `learning_curves`.
         selected_epoch: the epoch whose weights were kept.
     """
-    logits, labels = predictions.logits, predictions.labels
+    logits, labels, bins = predictions.logits, predictions.labels, settings.calibration_bins
     matrix = metrics.confusion_matrix(logits, labels)
     scores = metrics.class_scores(matrix)
     ece = metrics.expected_calibration_error(logits, labels, bins)
@@ -61,7 +60,7 @@ def draw_reports(
             ),
             "learning_curves": learning_curves(history, selected_epoch),
             "feature_map": feature_map(pretrained, predictions.features, labels, classes, split=split),
-            "worst_mistakes": mistakes_sheet(predictions, classes, worst, image, split),
+            "worst_mistakes": mistakes_sheet(predictions, classes, settings.worst, image, split),
         }.items():
             save(figure, fresh / f"{name}.png")
 

@@ -2,10 +2,15 @@ import pytest
 import torch
 from PIL import Image
 
+from drtune.config import EvaluateSettings
 from drtune.evaluation import Predictions
 from drtune.plots import draw_reports, reports
 
 NAMES = ("confusion_matrix", "feature_map", "learning_curves", "per_class", "reliability", "worst_mistakes")
+
+SETTINGS = EvaluateSettings(
+    batch_size=8, workers=0, device="cpu", bootstrap=100, calibration_bins=10, worst=4, seed=0
+)
 
 
 def predictions_of(n=30, classes=3, signal=1.0):
@@ -24,9 +29,8 @@ def draw(folder, predictions, worst=4, look_up=image):
         folder,
         predictions,
         ["a", "b", "c"],
+        SETTINGS.model_copy(update={"worst": worst}),
         split="test",
-        bins=10,
-        worst=worst,
         pretrained=predictions.features.flip(1),
         image=look_up,
         history=[{"epoch": 1, "train_loss": 1.0, "val_accuracy": 0.5}],
