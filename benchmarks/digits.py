@@ -2,9 +2,9 @@
 
     python benchmarks/digits.py            (in the project folder, after `make repro`)
 
-A row is the mean and the standard deviation of test accuracy over seeds; a seed changes the cut of the data with
-its few training images, the head, the order and the augmentation. All else is params.yaml, for every row;
-the epoch is chosen on validation. The last row's learning rate was chosen on validation from three.
+A row is the mean and the standard deviation of test accuracy over seeds; a seed changes the cut of the data
+with its few training images, the head, the order and the augmentation. All else is params.yaml, for every
+row; the epoch is chosen on validation. The last row's learning rate was chosen on validation from three.
 """
 
 import argparse
