@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from drtune.backbones.zoo import build_backbone
+from drtune.backbones.zoo import build_backbone, completed
 from drtune.banks.extract import bank_identity, extract_bank, training_views
 from drtune.config import (
     AugmentSettings,
@@ -24,6 +24,7 @@ from drtune.config import (
     EvaluateSettings,
     ExtractSettings,
     Params,
+    load,
     parse,
     read_yaml,
 )
@@ -37,7 +38,9 @@ from drtune.training.fit import fit
 from drtune.training.loop import Hooks
 from pipeline.evaluate import measure_test
 
-RANDOM: dict[str, Any] = {"backbone.weights": "none", "train.method": "finetune"}
+EMBEDDED = completed(load(Path("params.yaml"))[BackboneSettings])
+RANDOM: dict[str, Any] = {f"backbone.{key}": value for key, value in EMBEDDED.model_dump().items()}
+RANDOM |= {"backbone.weights": "none", "train.method": "finetune"}
 ROWS: dict[str, list[dict[str, Any]]] = {
     "DR-Tune": [{"train.method": "dr_tune"}],
     "plain fine-tuning": [{"train.method": "finetune"}],
@@ -69,9 +72,7 @@ def train(params: Params, folder: Path) -> tuple[tuple[float, float], Any]:
     card = ingest(params[DataSettings], folder / "dataset", folder)
     backbone, extract = build_backbone(params[BackboneSettings]), params[ExtractSettings]
     augment, split = params[AugmentSettings], open_split(folder / "dataset", Split.TRAIN)
-    header = bank_identity(
-        params[BackboneSettings], backbone, read_card(folder / "dataset"), extract, augment
-    )
+    header = bank_identity(backbone, read_card(folder / "dataset"), extract, augment)
     views = training_views(split, backbone.spec, extract, augment)
     device = pick_device(extract.device)
     bank = folder / "bank.safetensors"

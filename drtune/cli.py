@@ -18,12 +18,14 @@ def main() -> None:
 @app.command()
 def check(params: Annotated[Path, typer.Argument(help="settings file")] = Path("params.yaml")) -> None:
     """Check a settings file: every fault of every section, at once. Exit code 2 where there is one."""
-    from drtune.config import load
+    from drtune.config import load, missing_paths
     from drtune.errors import ConfigError
+    from drtune.faults import render
     from drtune.methods import SETTINGS
 
     try:
-        load(params, SETTINGS)
+        if faults := missing_paths(load(params, SETTINGS)):
+            raise ConfigError(render(params.name, faults))
     except ConfigError as fault:
         typer.echo(str(fault), err=True)
         raise typer.Exit(2) from None

@@ -44,11 +44,11 @@ class DataSettings(Settings):
 
 
 class BackboneSettings(Settings):
-    """`backbone`: which network, its weights, and the input it expects (null: what timm records)."""
+    """`backbone`: which network, its weights, and the input it expects (null: as its weights record)."""
 
     name: str
-    kwargs: dict[str, Any]
     weights: str
+    kwargs: dict[str, Any] | None
     image_size: Annotated[int, Field(ge=8, le=1024)] | None
     mean: ThreeNumbers | None
     std: Annotated[list[Positive], Field(min_length=3, max_length=3)] | None
@@ -179,7 +179,7 @@ def parse(raw: Mapping[str, Any], source: str, methods: Mapping[str, type[Settin
         raw: section -> key -> value.
         source: how faults name where they come from.
         methods: method name -> settings type. Where given, the `methods` section is checked as well, and
-            `train.method` must name one of them.
+            `train.method` must name one of them; else it must be a key of that section.
 
     Raises:
         ConfigError: listing every fault with its dotted name, the value and what is allowed.
@@ -190,6 +190,7 @@ def parse(raw: Mapping[str, Any], source: str, methods: Mapping[str, type[Settin
         parse_into(parsed, faults, name, section, raw.get(name, MISSING))
     if methods is not None:
         check_methods(parsed, faults, raw, methods)
+    faults += unknown_method(parsed.get("train"), raw.get("methods") if methods is None else methods)
     faults += cross_faults(parsed)
     if faults:
         raise ConfigError(render(source, faults))
@@ -225,7 +226,7 @@ def check_methods(
     raw: Mapping[str, Any],
     methods: Mapping[str, type[Settings]],
 ) -> None:
-    """Check `methods.*` and that `train.method` names one of them."""
+    """Check `methods.*`."""
     given = raw.get("methods", MISSING)
     if not isinstance(given, dict):
         faults.append(("methods", "section is missing; known keys: " + ", ".join(methods)))
@@ -234,9 +235,26 @@ def check_methods(
     for name, section in methods.items():
         value = given.get(name, MISSING)
         parse_into(parsed, faults, f"methods.{name}", section, {} if value is None else value)
-    train = parsed.get("train")
-    if isinstance(train, TrainSettings) and train.method not in methods:
-        faults.append(("train.method", unknown_value(train.method, list(methods))))
+
+
+def unknown_method(train: Settings | None, known: Any) -> list[Fault]:
+    """The fault of a `train.method` that is not among `known`, a mapping by name."""
+    if not isinstance(train, TrainSettings) or not isinstance(known, Mapping) or train.method in known:
+        return []
+    return [("train.method", unknown_value(train.method, [str(name) for name in known]))]
+
+
+def missing_paths(params: Params) -> list[Fault]:
+    """Faults of the two paths that dvc.yaml depends on; DVC itself only says `No such file or directory`."""
+    data, backbone = params[DataSettings], params[BackboneSettings]
+    faults: list[Fault] = []
+    if not Path(data.path).exists():
+        what = f"{data.path!r}: no such folder; name the folder that holds your images"
+        faults.append(("data.path", what + " (DVC wants one for the other sources, too: images)"))
+    if backbone.weights not in ("timm", "none") and not Path(backbone.weights).is_file():
+        what = f"{backbone.weights!r}: no such file; give a .safetensors or .pth file"
+        faults.append(("backbone.weights", what + ", timm (the weights timm publishes) or none"))
+    return faults
 
 
 def cross_faults(parsed: Mapping[str, Settings]) -> list[Fault]:

@@ -151,13 +151,19 @@ def measure(
         split: packed images.
         spec: the input the model expects.
         settings: the `evaluate` section.
-        progress: called with (batches done, batches in all).
+        progress: called with (images done, images in all), first with (0, images in all).
     """
+
+    def in_images(batches: int, _: int) -> None:
+        if progress is not None:
+            progress(min(batches * settings.batch_size, len(split)), len(split))
+
     device = pick_device(settings.device)
     loader = eval_loader(
         split, eval_transform(spec), batch_size=settings.batch_size, workers=settings.workers
     )
-    found = predict(model.to(device), loader, device, progress)
+    in_images(0, 0)
+    found = predict(model.to(device), loader, device, in_images)
     bins, seed = settings.calibration_bins, settings.seed
     return found, summarize(found, bootstrap=settings.bootstrap, bins=bins, seed=seed)
 

@@ -1,5 +1,6 @@
 """Write aside and rename; content hashes; JSON with stable bytes."""
 
+import errno
 import hashlib
 import json
 import os
@@ -9,6 +10,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+"""A full disk, a used-up quota, a read-only file system, a lack of rights."""
+
+
+def refusal_of_disk(fault: BaseException) -> str | None:
+    """What the disk answered, where its refusal stands behind an exception; else None.
+
+    Libraries raise errors of their own over the system's: safetensors quotes its words, PyTorch leaves it as
+    the context.
+    """
+    seen: BaseException | None = fault
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in REFUSALS:
+            return f"{seen.strerror}: {seen.filename}" if seen.filename else str(seen.strerror)
+        quoted = next((os.strerror(number) for number in REFUSALS if os.strerror(number) in str(seen)), None)
+        if quoted:
+            return quoted
+        seen = seen.__cause__ or seen.__context__
+    return None
 
 
 @contextmanager

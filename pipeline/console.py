@@ -2,60 +2,76 @@
 
 import sys
 import time
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
 
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.console import RenderableType
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.text import Text
 
-PLAIN_SECONDS = 5.0
-"""Least time between two plain lines."""
+SECONDS, PLAIN_SECONDS = 0.1, 5.0  # at least between two states of the bar, and between two plain lines
+
+
+def in_words(values: Mapping[str, float]) -> str:
+    """What a person watches of a training: epochs done, loss terms, learning rates, validation."""
+    shown = {name.removeprefix("loss/"): value for name, value in values.items() if "train" not in name}
+    return "  ".join(f"{name} {shown[name]:.4g}" for name in shown if name != "loss")
+
+
+class Lines(Progress):
+    """A bar with a line of words under it."""
+
+    note = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """The bar, then the words."""
+        yield from (self.make_tasks_table(self.tasks), Text(self.note, style="dim"))
 
 
 class Bar:
     """Progress of one piece of work, called with (done, total); it appears with the first call.
 
-    Args:
-        label: what is being done.
-        unit: what is counted.
-        scale: units in one count.
-
-    Attributes:
-        note: shown behind the rate.
+    `label` says what is done; `unit` is counted, `scale` of them with each count; `note` is added in words.
     """
 
     def __init__(self, label: str, unit: str, scale: float = 1.0) -> None:
-        self.label, self.unit, self.scale, self.note = label, unit, scale, ""
-        self.started, self.shown, self.first = 0.0, 0.0, 0
-        columns = [
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.percentage:>3.0f} %"),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
-        ]
-        self.bar = Progress(*columns) if sys.stderr.isatty() else None
+        self.label, self.unit, self.scale, self.note, self.last = label, unit, scale, "", 0
+        self.begun: tuple[float, int] | None = None
+        columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}")
+        self.bar = Lines(*columns) if sys.stdout.isatty() else None
 
     def __enter__(self) -> "Bar":
         return self
 
     def __call__(self, done: int, total: int) -> None:
-        """Show that `done` of `total` are done."""
+        """Show that `done` of `total` are done; a total of 0 is unknown."""
         now = time.monotonic()
-        if not self.started:
-            self.started, self.shown, self.first = now, now, done
-            if self.bar is not None:
+        if self.begun is None or done < self.last:  # the first call, or the next of several files
+            if self.bar is not None and self.begun is None:
                 self.bar.start()
-                self.task = self.bar.add_task(self.label, total=None, rate="", note="")
-        if now - self.shown < (0.1 if self.bar else PLAIN_SECONDS) and done < total:
+                self.task = self.bar.add_task(self.label, state="")
+            self.begun, self.shown = (now, done), now
+        self.last = done
+        if now - self.shown < (PLAIN_SECONDS if self.bar is None else SECONDS) and done != total:
             return
-        self.shown = now
-        per_second = (done - self.first) * self.scale / max(now - self.started, 1e-6)
-        rate = f"{per_second:,.0f} {self.unit}/s" if done > self.first else ""
-        if self.bar is not None:
-            self.bar.update(self.task, completed=done, total=total or None, description=self.label)
-            self.bar.update(self.task, rate=rate, note=self.note)
+        self.shown, state = now, self.state(now, done, total)
+        if self.bar is None:
+            print(f"{self.label}: {state}  {self.note}".rstrip(), flush=True)
         else:
-            print(f"{self.label}: {done}/{total}  {rate}  {self.note}".rstrip(), flush=True)
+            self.bar.note, known = self.note, total or None
+            self.bar.update(self.task, completed=done, total=known, description=self.label, state=state)
+
+    def state(self, now: float, done: int, total: int) -> str:
+        """'475/3,000 images  115 images/s  0:00:22 left', as far as it is known."""
+        started, first = self.begun or (now, done)
+        of_all = f"/{total * self.scale:,.0f}" if total else ""
+        words = f"{done * self.scale:,.0f}{of_all} {self.unit}"
+        if done > first and now > started:
+            rate = (done - first) / (now - started)
+            words += f"  {rate * self.scale:,.0f} {self.unit}/s"
+            words += f"  {timedelta(seconds=round((total - done) / rate))} left" if total > done else ""
+        return words
 
     def __exit__(self, *_: object) -> None:
-        if self.bar is not None and self.started:
+        if self.bar is not None and self.begun:
             self.bar.stop()

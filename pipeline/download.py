@@ -20,7 +20,8 @@ def main(stage: Stage) -> None:
         card = ingest(settings, paths.DATASET, paths.downloads(), checking, on_file)
     stage.run.log_metrics({f"images_{name}": count for name, count in card.counts.items()})
     stage.run.log_artifact(paths.DATASET / "dataset.json")
-    print(f"{card.title}: {len(card.classes)} classes, {card.counts}")
+    counts = ", ".join(f"{name} {count:,}" for name, count in card.counts.items())
+    print(f"{card.title}: {len(card.classes)} classes; images: {counts}")
     for warning in card.warnings:
         print(f"warning: {warning}")
 

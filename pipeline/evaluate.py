@@ -25,11 +25,11 @@ def main(stage: Stage) -> None:
     model, spec, about = load_model(paths.MODEL)
     card = read_card(paths.DATASET)
     card.require_classes(about["classes"])
-    with Bar("test", "images", settings.batch_size) as bar:
+    with Bar("evaluate test", "images") as bar:
         test, found, scores = measure_test(model, paths.DATASET, spec, settings, bar)
     metrics = {"test": scores}
     for name in sorted(name for name in card.counts if name.startswith("ood/")):
-        with Bar(name, "images", settings.batch_size) as bar:
+        with Bar(f"evaluate {name}", "images") as bar:
             _, metrics[name] = measure(model, open_split(paths.DATASET, name), spec, settings, bar)
     start = build_backbone(stage.params[BackboneSettings]).classifier(len(card.classes))
     before, _ = measure(start, test, spec, settings)

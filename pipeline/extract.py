@@ -14,12 +14,13 @@ from pipeline.stage import Stage, run_stage
 def main(stage: Stage) -> None:
     """Write `data/bank/bank.safetensors`."""
     params = stage.params
-    settings, augment, chosen = params[ExtractSettings], params[AugmentSettings], params[BackboneSettings]
-    stage.run.log_params({"extract": settings.model_dump(), "backbone": chosen.model_dump()})
-    backbone = build_backbone(chosen)
-    header = bank_identity(chosen, backbone, read_card(paths.DATASET), settings, augment)
+    settings, augment = params[ExtractSettings], params[AugmentSettings]
+    backbone = build_backbone(params[BackboneSettings])
+    stage.run.log_params({"extract": settings.model_dump(), "backbone": backbone.settings.model_dump()})
+    header = bank_identity(backbone, read_card(paths.DATASET), settings, augment)
     train = open_split(paths.DATASET, Split.TRAIN)
-    with Bar(f"extract {chosen.name}", "images") as bar:
+    with Bar(f"extract {backbone.settings.name}", "images") as bar:
+        bar(0, header.views * len(train))
         speed = extract_bank(
             paths.BANK,
             backbone.encoder,
@@ -32,8 +33,8 @@ def main(stage: Stage) -> None:
             bar,
         )
     stage.run.log_metrics({"images_per_second": speed, "rows": len(train), "views": header.views})
-    shape = f"{header.views} x {len(train)} x {backbone.feature_dim}"
-    print(f"bank: {shape} {settings.dtype}, {speed:,.0f} images/s")
+    shape = f"{header.views} views x {len(train)} images x {backbone.feature_dim} features"
+    print(f"bank: {shape}, {settings.dtype}, {speed:,.0f} images/s")
 
 
 if __name__ == "__main__":

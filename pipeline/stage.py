@@ -3,13 +3,13 @@
 import os
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from drtune.config import Params, Settings, load
 from drtune.errors import ConfigError, DRTuneError
-from drtune.tracking.lifecycle import die_with_parent, exclusive, stopping
+from drtune.files import refusal_of_disk
+from drtune.tracking.lifecycle import clear, die_with_parent, exclusive, stopping
 from drtune.tracking.mlflow_run import stage_run
 from drtune.tracking.record import collect
 from drtune.tracking.run import StageRun
@@ -40,16 +40,23 @@ def run_stage(name: str, work: Work, methods: Mapping[str, type[Settings]] | Non
         identity = current_stage_key(Path.cwd(), stage)
         record = collect(Path.cwd())
         checkpoints = paths.checkpoints(identity.key if identity else f"by-hand-{name}")
-        with ExitStack() as life:
-            life.enter_context(stopping())
-            life.enter_context(exclusive(checkpoints))
-            run = life.enter_context(stage_run(PROJECT, stage, record, identity, resume=True))
-            run.log_provenance(record, Path.cwd())
-            for path, md5 in (identity.deps if identity else {}).items():
-                if path.startswith("data/"):
-                    run.log_input(path, path, md5, context=stage)
-            work(Stage(params, run, checkpoints))
+        with stopping(), exclusive(checkpoints):
+            if identity is None:
+                clear(checkpoints)  # nothing says that a state left there belongs to these settings and data
+            with stage_run(PROJECT, stage, record, identity, resume=True) as run:
+                run.log_provenance(record, Path.cwd())
+                for path, md5 in (identity.deps if identity else {}).items():
+                    if path.startswith("data/"):
+                        run.log_input(path, path, md5, context=stage)
+                work(Stage(params, run, checkpoints))
+            clear(checkpoints)
         print(f"{stage}: {run.link}", flush=True)
     except DRTuneError as fault:
         print(f"{name}: {fault}", file=sys.stderr)
         sys.exit(2 if isinstance(fault, ConfigError) else 1)
+    except Exception as fault:
+        if (refusal := refusal_of_disk(fault)) is None:
+            raise
+        remedy = "nothing half-written is left: make room, or get the right to write, and run again"
+        print(f"{name}: {refusal}; {remedy}", file=sys.stderr)
+        sys.exit(1)

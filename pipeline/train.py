@@ -3,19 +3,23 @@
 from collections.abc import Mapping
 
 from drtune.backbones.model_file import save_model
+from drtune.backbones.zoo import completed
 from drtune.config import AugmentSettings, BackboneSettings, TrainSettings
+from drtune.data.card import read_card
+from drtune.data.loaders import steps_per_epoch
+from drtune.data.packed import Split
 from drtune.files import replacing, write_json
 from drtune.methods import SETTINGS
 from drtune.training.fit import fit
 from drtune.training.loop import Hooks
 from pipeline import paths
-from pipeline.console import Bar
+from pipeline.console import Bar, in_words
 from pipeline.stage import Stage, run_stage
 
 
 def main(stage: Stage) -> None:
     """Write `models/model.safetensors`, `models/model.json` and `models/history.json`."""
-    train, backbone = stage.params[TrainSettings], stage.params[BackboneSettings]
+    train, backbone = stage.params[TrainSettings], completed(stage.params[BackboneSettings])
     method = {"method": train.method, "settings": stage.params.method(train.method).model_dump()}
     stage.run.log_params(
         {
@@ -25,16 +29,17 @@ def main(stage: Stage) -> None:
             "augment": stage.params[AugmentSettings].model_dump(),
         }
     )
-    with Bar(f"train {train.method}", "images", scale=train.batch_size) as bar:
+    rows = read_card(paths.DATASET).counts[Split.TRAIN]
+    steps = steps_per_epoch(rows, train.batch_size, train.drop_last)
+    seen: dict[str, float] = {"epoch": 0}
+    with Bar(f"train {train.method}", "images", min(train.batch_size, rows / steps)) as bar:
 
         def on_event(name: str, values: Mapping[str, float], step: int) -> None:
             stage.run.log_metrics(
                 {f"step/{key}": v for key, v in values.items()} if name == "step" else values, step
             )
-            if name == "epoch":
-                bar.note = "  ".join(
-                    f"{key} {values[key]:.4g}" for key in ("train_loss", "val_loss", "val_accuracy")
-                )
+            seen.update(values)
+            bar.note = in_words(seen)
 
         fitted = fit(stage.params, paths.DATASET, paths.BANK, Hooks(on_event, bar, stage.checkpoints))
     progress = fitted.progress

@@ -9,7 +9,8 @@ from drtune.cli import app
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def test_check_accepts_the_shipped_settings():
+def test_check_accepts_the_shipped_settings(monkeypatch):
+    monkeypatch.chdir(ROOT)
     result = CliRunner().invoke(app, ["check", str(ROOT / "params.yaml")])
     assert result.exit_code == 0
     assert "no faults" in result.output
@@ -25,6 +26,14 @@ def test_check_lists_every_fault_and_exits_with_2(tmp_path):
     assert "train.epochs     is missing; expected an integer >= 1" in result.output
     assert "methods.dr_tun   unknown key; did you mean dr_tune?" in result.output
     assert "params.yaml: 4 faults" in result.output
+
+
+def test_check_names_paths_that_do_not_exist(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["check", str(ROOT / "params.yaml")])
+    assert result.exit_code == 2
+    assert "params.yaml: 2 faults" in result.output
+    assert "data.path         'images': no such folder" in result.output
 
 
 def test_help_imports_nothing_heavy():

@@ -3,7 +3,14 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from drtune.config import DataSettings, Settings, TrainSettings, load, read_yaml
+from drtune.config import (
+    DataSettings,
+    Settings,
+    TrainSettings,
+    load,
+    missing_paths,
+    read_yaml,
+)
 from drtune.errors import ConfigError
 
 SHIPPED = Path(__file__).resolve().parents[1] / "params.yaml"
@@ -121,3 +128,26 @@ def test_exponents_are_numbers_and_doubled_keys_are_faults(tmp_path):
         read_yaml(path)
     with pytest.raises(ConfigError, match="no such file; run from the folder that holds dvc.yaml"):
         read_yaml(tmp_path / "none.yaml")
+
+
+def test_train_method_must_be_a_key_of_methods_where_their_types_are_not_given(tmp_path):
+    path = write(tmp_path, lambda raw: raw["train"].update(method="dr_tun"))
+    with pytest.raises(ConfigError, match=r"train\.method  'dr_tun' is unknown; did you mean dr_tune\?"):
+        load(path)
+
+
+def test_paths_that_dvc_depends_on_must_exist(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    params = load(write(tmp_path, lambda raw: raw["data"].update(path="pets")))
+    data, weights = missing_paths(params)
+    assert data[0] == "data.path"
+    assert data[1].startswith("'pets': no such folder; name the folder that holds your images")
+    assert weights[0] == "backbone.weights"
+    assert "no such file; give a .safetensors or .pth file, timm" in weights[1]
+    Path("pets").mkdir()
+    params = load(write(tmp_path, lambda raw: (raw["data"].update(path="pets"), no_weights(raw))))
+    assert missing_paths(params) == []
+
+
+def no_weights(raw):
+    raw["backbone"]["weights"] = "none"

@@ -1,6 +1,10 @@
-import pytest
+import errno
+import os
 
-from drtune.files import read_json, replacing, sha256_of, write_json
+import pytest
+from safetensors import SafetensorError
+
+from drtune.files import read_json, refusal_of_disk, replacing, sha256_of, write_json
 
 
 def test_replacing_puts_the_new_file_in_place(tmp_path):
@@ -35,6 +39,24 @@ def test_replacing_a_folder_removes_what_was_in_it(tmp_path):
         fresh.mkdir()
         (fresh / "new").write_text("y")
     assert [p.name for p in target.iterdir()] == ["new"]
+
+
+def test_a_full_disk_is_recognised_behind_the_errors_of_libraries():
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    hiding = RuntimeError("[enforce fail at inline_container.cc:671] . unexpected pos 704 vs 598")
+    hiding.__context__ = full  # as PyTorch leaves it
+    quoting = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    for fault in (full, hiding, quoting):
+        assert refusal_of_disk(fault) == "No space left on device"
+
+
+def test_other_refusals_name_the_file_and_other_faults_are_none():
+    assert (
+        refusal_of_disk(PermissionError(errno.EACCES, "Permission denied", "a/b")) == "Permission denied: a/b"
+    )
+    assert refusal_of_disk(OSError(errno.EROFS, os.strerror(errno.EROFS), "x")) == "Read-only file system: x"
+    assert refusal_of_disk(FileNotFoundError(errno.ENOENT, "No such file or directory", "x")) is None
+    assert refusal_of_disk(ValueError("no")) is None
 
 
 def test_sha256_of_known_bytes(tmp_path):

@@ -1,5 +1,6 @@
 """The finished model on disk: `model.safetensors` and `model.json` rebuild it with no other file."""
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import timm
 from safetensors.torch import load_file, save_file
 
 from drtune.backbones.classifier import Classifier
+from drtune.backbones.weights import RECORD
 from drtune.backbones.zoo import fixed_input
 from drtune.config import BackboneSettings
 from drtune.data.transforms import InputSpec
@@ -40,7 +42,7 @@ def save_model(
         save_file(state, fresh)
     card = {
         "timm_name": backbone.name,
-        "timm_kwargs": backbone.kwargs,
+        "timm_kwargs": backbone.kwargs or {},
         "image_size_given": backbone.image_size is not None,
         "feature_dim": model.feature_dim,
         "classes": classes,
@@ -75,8 +77,20 @@ def load_model(folder: Path) -> tuple[Classifier, InputSpec, dict[str, Any]]:
 
 
 def export_encoder(folder: Path, target: Path) -> None:
-    """Write the encoder of a finished model under timm's own names, ready for `backbone.weights`."""
-    model, _, _ = load_model(folder)
+    """Write the encoder of a finished model under timm's own names, ready for `backbone.weights`.
+
+    Architecture and input are recorded in the file, so that `backbone.kwargs`, `image_size`, `mean`, `std`
+    and `interpolation` may be null beside it.
+    """
+    model, spec, card = load_model(folder)
     state = {name: value.contiguous() for name, value in model.encoder.state_dict().items()}
+    record = {
+        "name": card["timm_name"],
+        "kwargs": card["timm_kwargs"],
+        "image_size": spec.size,
+        "mean": spec.mean,
+        "std": spec.std,
+        "interpolation": spec.interpolation,
+    }
     with replacing(target) as fresh:
-        save_file(state, fresh)
+        save_file(state, fresh, metadata={RECORD: json.dumps(record, sort_keys=True)})

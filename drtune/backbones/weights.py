@@ -6,7 +6,9 @@ classifier or the parts that the pre-training code is known to add.
 """
 
 import hashlib
+import json
 import pickle
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
@@ -22,6 +24,8 @@ from torch import Tensor, nn
 from drtune.errors import WeightsError
 
 State = Mapping[str, Tensor]
+DAMAGED = "it is cut short or damaged: fetch it again"
+RECORD = "backbone"
 PICKLES = (".pth", ".pt", ".bin", ".tar", ".ckpt")
 
 
@@ -70,7 +74,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
             return dict(load_file(path))
         except (SafetensorError, OSError) as fault:
             raise WeightsError(
-                f"backbone.weights: {path} is not a readable safetensors file: {fault}"
+                f"backbone.weights: {path} is not a readable safetensors file ({fault}); {DAMAGED}"
             ) from None
     if path.suffix not in PICKLES:
         raise WeightsError(
@@ -85,13 +89,31 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         raise WeightsError(
             f"backbone.weights: {path} holds more than tensors and could run code when it is read; refused. "
             "Where you trust its origin, load it there once and save its tensors with "
-            f"safetensors.torch.save_file. PyTorch says: {first_line(fault)}"
+            f"safetensors.torch.save_file. {refusal(fault)}"
         ) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as fault:
         raise WeightsError(
-            f"backbone.weights: {path} is not a readable PyTorch checkpoint: {first_line(fault)}"
+            f"backbone.weights: {path} is not a readable PyTorch checkpoint "
+            f"({first_line(fault).split('. ')[0] or type(fault).__name__}); {DAMAGED}"
         ) from None
     return tensors_of(content, path)
+
+
+def recorded(path: Path) -> dict[str, Any]:
+    """What a `.safetensors` file of ours says of its backbone, as keys of the `backbone` section."""
+    if path.suffix != ".safetensors" or not path.is_file():
+        return {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(json.loads((file.metadata() or {}).get(RECORD, "{}")))
+    except (SafetensorError, OSError):
+        return {}  # read_checkpoint says what is wrong with it
+
+
+def refusal(fault: Exception) -> str:
+    """Which name PyTorch stopped at, without its advice to load it none the less."""
+    found = re.search(r"GLOBAL (\S+)", str(fault))
+    return f"It names {found[1]}" if found else ""
 
 
 def first_line(fault: Exception) -> str:

@@ -1,20 +1,29 @@
 """Build the encoder that `backbone` in params.yaml names, and say which input it expects."""
 
 import difflib
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
+from huggingface_hub import constants as hub
 from timm.data import resolve_model_data_config
 from torch import nn
 
 from drtune.backbones.classifier import Classifier
-from drtune.backbones.weights import fingerprint, first_line, load_encoder, read_checkpoint
+from drtune.backbones.weights import fingerprint, first_line, load_encoder, read_checkpoint, recorded
 from drtune.config import BackboneSettings
 from drtune.data.transforms import InputSpec
 from drtune.errors import ConfigError, WeightsError
+
+HUB_SECONDS = 5.0
+"""Longest wait for the hub's first answer; its own client would ask for a minute before it gives up."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +35,14 @@ class Backbone:
         feature_dim: D.
         spec: the input it expects.
         fingerprint: SHA-256 of its weights, whatever file they came from.
+        settings: how it was built, with what the weights file records filled in.
     """
 
     encoder: nn.Module
     feature_dim: int
     spec: InputSpec
     fingerprint: str
+    settings: BackboneSettings
 
     def classifier(self, num_classes: int) -> Classifier:
         """This encoder, not a copy of it, under a linear head for so many classes."""
@@ -46,6 +57,7 @@ def build_backbone(settings: BackboneSettings) -> Backbone:
         WeightsError: weights that cannot be had, read or fitted.
     """
     check_name(settings.name)
+    settings = completed(settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         encoder = create(settings)
@@ -53,7 +65,17 @@ def build_backbone(settings: BackboneSettings) -> Backbone:
     if settings.weights not in ("timm", "none"):
         path = Path(settings.weights)
         load_encoder(encoder, read_checkpoint(path), classifier_of(encoder), path.name)
-    return Backbone(encoder, probe_dim(encoder, spec, settings.name), spec, fingerprint(encoder))
+    return Backbone(encoder, probe_dim(encoder, spec, settings.name), spec, fingerprint(encoder), settings)
+
+
+def completed(settings: BackboneSettings) -> BackboneSettings:
+    """Fill what is null from the record in the weights file, where that is of this architecture."""
+    record = recorded(Path(settings.weights))
+    if record.pop("name", None) != settings.name:
+        return settings
+    return settings.model_copy(
+        update={key: value for key, value in record.items() if getattr(settings, key) is None}
+    )
 
 
 def check_name(name: str) -> None:
@@ -70,21 +92,69 @@ def check_name(name: str) -> None:
 
 def create(settings: BackboneSettings) -> nn.Module:
     """Create the timm model without a classifier, with timm's own weights where asked for."""
-    arguments: dict[str, Any] = dict(settings.kwargs)
+    arguments: dict[str, Any] = dict(settings.kwargs or {})
     if settings.image_size is not None and fixed_input(settings.name):
         arguments.setdefault("img_size", settings.image_size)
-    pretrained = settings.weights == "timm"
+    if settings.weights == "timm":
+        return create_pretrained(settings.name, arguments)
     try:
-        model: nn.Module = timm.create_model(settings.name, pretrained=pretrained, num_classes=0, **arguments)
+        model: nn.Module = timm.create_model(settings.name, num_classes=0, **arguments)
     except TypeError as fault:
-        raise ConfigError(
-            f"backbone.kwargs: {settings.name} does not take {arguments}: {first_line(fault)}"
-        ) from None
+        raise ConfigError(does_not_take(settings.name, arguments, fault)) from None
     except Exception as fault:
-        if pretrained:
-            raise WeightsError(hub_text(settings.name, fault)) from None
         raise ConfigError(f"backbone: {settings.name} with {arguments}: {first_line(fault)}") from fault
     return model
+
+
+def create_pretrained(name: str, arguments: dict[str, Any]) -> nn.Module:
+    """Create a timm model with the weights that timm publishes.
+
+    Raises:
+        ConfigError: arguments that the model does not take.
+        WeightsError: weights that cannot be had, or do not fit the arguments.
+    """
+    silence = hub_silence()
+    try:
+        with cache_alone(bool(silence)):
+            model: nn.Module = timm.create_model(name, pretrained=True, num_classes=0, **arguments)
+    except TypeError as fault:
+        raise ConfigError(does_not_take(name, arguments, fault)) from None
+    except Exception as fault:
+        if isinstance(fault, RuntimeError) and "state_dict" in str(fault):
+            raise WeightsError(
+                f"backbone.weights: the weights that timm publishes for {name} do not fit it with "
+                f"backbone.kwargs {arguments}; set backbone.kwargs to null"
+            ) from None
+        raise WeightsError(hub_text(name, silence or first_line(fault))) from None
+    return model
+
+
+def does_not_take(name: str, arguments: dict[str, Any], fault: Exception) -> str:
+    """Say that a model does not know an argument."""
+    return f"backbone.kwargs: {name} does not take {arguments}: {first_line(fault)}"
+
+
+def hub_silence() -> str:
+    """Why the Hugging Face hub cannot be asked; empty where it answers, be it with a refusal."""
+    try:
+        request = urllib.request.Request(hub.ENDPOINT, method="HEAD")
+        urllib.request.urlopen(request, timeout=HUB_SECONDS).close()
+    except OSError as fault:
+        reason = getattr(fault, "reason", fault)
+        if not isinstance(fault, urllib.error.HTTPError) and not isinstance(reason, ssl.SSLError):
+            return f"{hub.ENDPOINT} does not answer ({reason})"
+    return ""
+
+
+@contextmanager
+def cache_alone(alone: bool) -> Iterator[None]:
+    """Within the block, where `alone`, the hub's client looks into its local cache and asks nobody."""
+    before = hub.HF_HUB_OFFLINE
+    hub.HF_HUB_OFFLINE = before or alone
+    try:
+        yield
+    finally:
+        hub.HF_HUB_OFFLINE = before
 
 
 def fixed_input(name: str) -> bool:
@@ -93,14 +163,14 @@ def fixed_input(name: str) -> bool:
     return bool(config is not None and config.fixed_input_size)
 
 
-def hub_text(name: str, fault: Exception) -> str:
+def hub_text(name: str, reason: str) -> str:
     """Say that timm could not fetch its weights, and which file to put where instead."""
     config = timm.get_pretrained_cfg(name, allow_unregistered=True)
     source = getattr(config, "hf_hub_id", None) or getattr(config, "url", None) or "(timm lists no weights)"
     return (
-        f"backbone.weights: timm could not get the weights of {name} from {source}: {first_line(fault)}\n"
-        "  remedy: on a machine with access fetch that file (model.safetensors), copy it here and set "
-        "backbone.weights to its path; or fill timm's local cache (HF_HOME)"
+        f"backbone.weights: timm could not get the weights of {name} from {source}: {reason}\n"
+        "  remedy: on a machine with access fetch its model.safetensors, copy it here and set "
+        f"backbone.weights to the path; or fill the local cache, {hub.HF_HUB_CACHE}"
     )
 
 

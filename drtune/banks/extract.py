@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from drtune.backbones.zoo import Backbone
 from drtune.banks.bank import BankHeader
 from drtune.banks.writer import write_bank
-from drtune.config import AugmentSettings, BackboneSettings, ExtractSettings
+from drtune.config import AugmentSettings, ExtractSettings
 from drtune.data.batch import Batch
 from drtune.data.card import DatasetCard, data_sha256
 from drtune.data.loaders import eval_loader, view_loader
@@ -21,7 +21,6 @@ from drtune.data.transforms import InputSpec, describe, eval_transform, train_tr
 
 
 def bank_identity(
-    settings: BackboneSettings,
     backbone: Backbone,
     card: DatasetCard,
     extract: ExtractSettings,
@@ -31,9 +30,9 @@ def bank_identity(
 
     Settings that do not matter stand at rest: without augmented views, `augment` and its seed play no part.
     """
-    augmented = extract.views > 0
+    augmented, chosen = extract.views > 0, backbone.settings
     return BankHeader(
-        backbone=json.dumps({"name": settings.name, "kwargs": settings.kwargs}, sort_keys=True),
+        backbone=json.dumps({"name": chosen.name, "kwargs": chosen.kwargs or {}}, sort_keys=True),
         weights_sha256=backbone.fingerprint,
         data_sha256=data_sha256(card),
         transform=json.dumps(describe(backbone.spec, augment if augmented else None), sort_keys=True),

@@ -100,12 +100,12 @@ def read_card(folder: Path) -> DatasetCard:
         return DatasetCard.model_validate_json(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(
-            f"{folder} is not a packed data set: it holds no {CARD_NAME}; run the download stage first"
+            f"{folder} is not a packed data set: it holds no {CARD_NAME}; run `dvc repro download`"
         ) from None
     except ValidationError as fault:
         raise DataError(
             f"{path} is damaged or of another version: {fault.error_count()} faults, the first at "
-            f"{'.'.join(map(str, fault.errors()[0]['loc'])) or 'the top'}; run the download stage again"
+            f"{'.'.join(map(str, fault.errors()[0]['loc'])) or 'the top'}; run `dvc repro download` again"
         ) from None
 
 

@@ -75,7 +75,8 @@ def check_classes(
     if faults:
         count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
         after = f" after skipping {skipped} bad images" if skipped else ""
-        raise DataError(f"{name}: {count} in its classes{after}\n{listed(faults)}")
+        remedy = "\nadd images, or remove the class from every part" if len(classes) > 1 else ""
+        raise DataError(f"{name}: {count} in its classes{after}\n{listed(faults)}{remedy}")
 
 
 def class_faults(name: str, counts: Mapping[str, int]) -> list[str]:

@@ -83,7 +83,7 @@ def is_parted(root: Path, tops: dict[str, Path]) -> bool:
     if Split.TRAIN in tops:
         return bool(folders_in(tops[Split.TRAIN])) or not others
     if tops and not others:
-        raise DataError(f"{root} holds {', '.join(tops)} but no train; {LAYOUTS}")
+        raise DataError(f"data.path '{root}': holds {', '.join(tops)} but no train; {LAYOUTS}")
     return False
 
 
@@ -96,8 +96,8 @@ def part_places(root: Path, tops: dict[str, Path]) -> dict[str, Path]:
     others = [name for name in tops if name not in KNOWN]
     if others:
         raise DataError(
-            f"{root} holds train and also {', '.join(others)}; beside train only {', '.join(KNOWN[1:])} are "
-            "understood: rename or move the others (valid -> val)"
+            f"data.path '{root}': holds train and also {', '.join(others)}; beside train only "
+            f"{', '.join(KNOWN[1:])} are understood: rename or move the others (valid -> val)"
         )
     places = {split.value: tops[split] for split in Split if split in tops}
     for entry in folders_in(tops[OOD]) if OOD in tops else []:
@@ -121,7 +121,7 @@ def natural_key(name: str) -> list[tuple[bool, int, str]]:
 def check_names(root: Path, classes: list[str]) -> None:
     """Refuse a folder without classes, or with class names that no text file can hold."""
     if not classes:
-        raise DataError(f"{root} holds no class folders; {LAYOUTS}")
+        raise DataError(f"data.path '{root}': holds no class folders; {LAYOUTS}")
     for name in classes:
         if printable(name) != name:
             raise DataError(f"class folder {name!r} in {root}: its name is not valid UTF-8; rename it")
@@ -131,7 +131,7 @@ def check_wrapping(root: Path, classes: list[str]) -> None:
     """Recognise a data set that lies one folder deeper, as archives often unpack."""
     if len(classes) == 1 and (root / classes[0]).is_dir() and len(folders_in(root / classes[0])) > 1:
         raise DataError(
-            f"{root} holds the one folder {classes[0]}, which holds folders itself; "
+            f"data.path '{root}': holds the one folder {classes[0]}, which holds folders itself; "
             f"did you mean data.path: {root / classes[0]}?"
         )
 

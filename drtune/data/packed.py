@@ -139,7 +139,7 @@ class PackedSplit:
         self.path = path
         shards = shards_of(path)
         if not shards:
-            raise DataError(f"{path}: no such split; run the download stage first")
+            raise DataError(f"{path}: no such split; run `dvc repro download`")
         self._table = pa.concat_tables([mapped(shard) for shard in shards])
         self._images = self._table.column("image")
 
@@ -179,7 +179,7 @@ def mapped(path: Path) -> pa.Table:
     try:
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
     except pa.ArrowInvalid as fault:
-        raise DataError(f"{path} is damaged ({fault}); run the download stage again") from None
+        raise DataError(f"{path} is damaged ({fault}); run `dvc repro download` again") from None
     if table.schema != SCHEMA:
         raise DataError(
             f"{path} is not a packed split: its columns are {table.schema.names}, not id, image, label"
@@ -200,6 +200,6 @@ def open_split(folder: Path, split: Split | str) -> PackedSplit:
     if len(packed) != card.counts[split]:
         raise DataError(
             f"{packed.path} holds {len(packed)} images where the card says {card.counts[split]}; "
-            "run the download stage again"
+            "run `dvc repro download` again"
         )
     return packed

@@ -93,7 +93,7 @@ def per_class_bars(accuracy: Tensor, support: Tensor, classes: Sequence[str], *,
     values = np.array([100 * accuracy[c].item() for c in shown])
     mean = 100 * accuracy[present].double().mean().item()
     axes.barh(places, values, height=0.72, color=SKY)
-    axes.axvline(mean, color=VERMILION, linestyle="--", label=f"mean over classes: {mean:.1f} %")
+    axes.axvline(mean, color=VERMILION, linestyle="--", label=f"mean over classes: {mean:.1f}%")
     for place, value in zip(places, values, strict=True):
         axes.text(108, place, f"{value:.1f}", ha="right", va="center", fontsize=8)
     names = [f"{shorten(classes[c])} ({int(support[c])})" for c in shown]

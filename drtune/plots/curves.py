@@ -127,7 +127,7 @@ def mark_epochs(axes: Axes, history: Sequence[Mapping[str, Any]], selected_epoch
                 )
     if selected_epoch is not None:
         axes.axvline(selected_epoch, color="black", linestyle=":", label=f"kept: epoch {selected_epoch}")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
 
 
 def scale_rates(axes: Axes, history: Sequence[Mapping[str, Any]]) -> None:

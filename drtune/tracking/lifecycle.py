@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import fcntl
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from drtune.errors import TrainingError
 
 PR_SET_PDEATHSIG = 1
 """linux/prctl.h"""
+LOCK = "lock"
 
 
 class Stopped(SystemExit):
@@ -85,26 +87,56 @@ os.register_at_fork(after_in_child=drop_locks_in_child)
 def exclusive(folder: Path) -> Iterator[None]:
     """Hold a checkpoint folder alone; made where it is missing. The kernel frees it when the process ends.
 
+    On leaving, a folder that holds nothing but the lock is removed; a checkpoint stays for the next process.
+
     Raises:
         TrainingError: another living process holds it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    descriptor = locked(folder)
     held_locks.add(descriptor)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
-            raise TrainingError(
-                f"{folder}: another process of this key is alive, pid {holder}; two would write the same "
-                f"checkpoints. Wait until it ends or stop it with `kill {holder}`, then run again: "
-                "training goes on from its last checkpoint."
-            ) from None
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
         if descriptor in held_locks:  # not so in a forked child, which has closed its copy
+            with contextlib.suppress(OSError):
+                if os.listdir(folder) == [LOCK]:
+                    (folder / LOCK).unlink()
+                    folder.rmdir()  # refused where another process has just made its own lock
             held_locks.remove(descriptor)
             os.close(descriptor)
+
+
+def locked(folder: Path) -> int:
+    """Descriptor of the folder's locked lock file; the holder before may remove both at any moment."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        except FileNotFoundError:
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(descriptor), os.stat(folder / LOCK)):
+                return descriptor
+        except BlockingIOError:
+            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+            os.close(descriptor)
+            raise TrainingError(
+                f"{folder}: another process of this key is alive, pid {holder}; two would write the same "
+                f"checkpoints. Wait until it ends or stop it with `kill {holder}`, then run again: "
+                "training goes on from its last checkpoint."
+            ) from None
+        except FileNotFoundError:
+            pass
+        os.close(descriptor)
+
+
+def clear(folder: Path) -> None:
+    """Remove everything in a held checkpoint folder but its lock, which goes last (see `exclusive`)."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != LOCK:
+            path.unlink(missing_ok=True)

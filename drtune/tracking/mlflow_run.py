@@ -23,7 +23,7 @@ from drtune.tracking.naming import chunks
 from drtune.tracking.record import RunRecord
 from drtune.tracking.run import StageRun, next_sample, run_tags
 from drtune.tracking.stage_key import StageIdentity, store_root
-from drtune.tracking.system_metrics import SystemMetrics
+from drtune.tracking.system_metrics import sampling
 
 log = logging.getLogger(__name__)
 
@@ -68,15 +68,13 @@ def stage_run(
     journal = open_journal(root / ".drtune" / "journal", key, resume, header)
     target = MlflowTarget(store.store_uri(root), root)
     run = StageRun(journal, Shipper(journal.path, target), target.link)
-    sampler = SystemMetrics(run.log_metrics, next_sample(journal.last_step)) if system_metrics else None
     status, seconds = "FAILED", CLOSE_SECONDS
     try:
         run.begin(tags, START_SECONDS)
         if identity:
             run.log_deps(identity.deps)
-        if sampler:
-            sampler.start()
-        yield run
+        with sampling(run.log_metrics, next_sample(journal.last_step), system_metrics):
+            yield run
         status = "FINISHED"
     except (Stopped, KeyboardInterrupt):
         status, seconds = "KILLED", STOP_SECONDS
@@ -85,8 +83,6 @@ def stage_run(
         status = "FAILED" if end.code else "FINISHED"
         raise
     finally:
-        if sampler:
-            sampler.stop()
         run.close(status, seconds)
 
 

@@ -3,7 +3,8 @@
 import importlib
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import psutil
@@ -73,3 +74,17 @@ def gpu_handles() -> list[tuple[Any, Any]]:
         return [(nvml, nvml.nvmlDeviceGetHandleByIndex(i)) for i in range(nvml.nvmlDeviceGetCount())]
     except nvml.NVMLError:
         return []
+
+
+@contextmanager
+def sampling(log: Log, first: int, wanted: bool) -> Iterator[None]:
+    """Log the machine's load during the block, where wanted, counting samples from `first`."""
+    if not wanted:
+        yield
+        return
+    sampler = SystemMetrics(log, first)
+    sampler.start()
+    try:
+        yield
+    finally:
+        sampler.stop()

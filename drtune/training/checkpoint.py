@@ -51,8 +51,8 @@ def save_checkpoint(folder: Path, progress: Progress, parts: Mapping[str, Any]) 
         "parts": {name: part.state_dict() for name, part in parts.items()},
         "random": random_state(),
     }
-    with replacing(folder / STATE) as fresh:
-        torch.save(state, fresh)
+    with replacing(folder / STATE) as fresh, fresh.open("wb") as stream:
+        torch.save(state, stream)  # to a stream, because PyTorch hides why it cannot write to a path
 
 
 def read_checkpoint(folder: Path) -> dict[str, Any] | None:

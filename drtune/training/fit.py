@@ -84,9 +84,5 @@ def checked_bank(params: Params, card: DatasetCard, backbone: Backbone, path: Pa
     if not path.is_file():
         return None
     bank = open_bank(path)
-    bank.require(
-        bank_identity(
-            params[BackboneSettings], backbone, card, params[ExtractSettings], params[AugmentSettings]
-        )
-    )
+    bank.require(bank_identity(backbone, card, params[ExtractSettings], params[AugmentSettings]))
     return bank

@@ -44,7 +44,7 @@ class Hooks:
 
     Attributes:
         on_event: called with `step` (loss terms, learning rates) and `epoch` (a history record).
-        on_progress: called after each step with (steps done, steps in all).
+        on_progress: called before each phase and after each step with (steps done, steps in all).
         checkpoints: folder of this training's running state; None keeps none.
         checkpoint_seconds: least time between two checkpoints, which are written between epochs.
     """
@@ -109,6 +109,7 @@ class Trainer:
                     begun = self.progress.epoch > start
                     restore(state, self.parts(with_optimizer=begun))
                     state = None
+                self.hooks.on_progress(self.progress.step, self.total_steps)
                 self.run_phase(phase, start)
             start += phase.epochs
         return self.progress

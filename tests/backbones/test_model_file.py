@@ -52,7 +52,9 @@ def test_equal_models_give_equal_bytes(tmp_path):
 def test_an_exported_encoder_loads_as_backbone_weights(tmp_path):
     model, _ = written(tmp_path / "m", seed=4)
     export_encoder(tmp_path / "m", tmp_path / "encoder.safetensors")
-    loaded = build_backbone(SMALL.model_copy(update={"weights": str(tmp_path / "encoder.safetensors")}))
+    bare = {"weights": str(tmp_path / "encoder.safetensors"), "kwargs": None, "image_size": None}
+    loaded = build_backbone(SMALL.model_copy(update=bare))
+    assert loaded.spec.size == 32
     images = torch.randn(2, 3, 32, 32)
     assert torch.equal(loaded.encoder.eval()(images), model(images).features)
 

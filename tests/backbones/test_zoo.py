@@ -1,7 +1,10 @@
+import json
+import time
 from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants as hub
 from safetensors.torch import save_file
 
 from drtune.backbones.zoo import build_backbone
@@ -86,12 +89,65 @@ def test_faults_name_the_setting_and_the_remedy(change, error, text):
         build_backbone(settings(**change))
 
 
-def test_unreachable_hub_says_which_file_to_put_where(monkeypatch):
-    def refuse(*args, **kwargs):
-        raise OSError("cannot reach the hub")
-
-    monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", refuse)
+def test_unreachable_hub_says_at_once_which_file_to_put_where(monkeypatch, tmp_path):
+    monkeypatch.setattr("drtune.backbones.zoo.hub.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("drtune.backbones.zoo.hub.HF_HUB_CACHE", str(tmp_path))
+    started = time.monotonic()
     with pytest.raises(WeightsError) as caught:
         build_backbone(settings(name="resnet18.a1_in1k", kwargs={}, weights="timm", image_size=None))
-    assert "could not get the weights of resnet18.a1_in1k from timm/resnet18.a1_in1k" in str(caught.value)
-    assert "set backbone.weights to its path" in str(caught.value)
+    text = str(caught.value)
+    assert "could not get the weights of resnet18.a1_in1k from timm/resnet18.a1_in1k" in text
+    assert "http://127.0.0.1:9 does not answer ([Errno 111] Connection refused)" in text
+    assert f"set backbone.weights to the path; or fill the local cache, {tmp_path}" in text
+    assert time.monotonic() - started < 10
+    assert not hub.HF_HUB_OFFLINE
+
+
+def test_published_weights_must_fit_the_arguments(monkeypatch, tmp_path):
+    monkeypatch.setattr("drtune.backbones.zoo.hub_silence", lambda: "")
+    source = build_backbone(settings(seed=3))
+    save_file(source.encoder.state_dict(), tmp_path / "published.safetensors")
+    overlay = {"file": str(tmp_path / "published.safetensors"), "num_classes": 0}
+
+    def published(**change):
+        kwargs = SMALL["kwargs"] | {"pretrained_cfg_overlay": overlay} | change
+        return build_backbone(settings(kwargs=kwargs, weights="timm"))
+
+    assert published().fingerprint == source.fingerprint
+    with pytest.raises(
+        WeightsError, match=r"publishes for resnet10t do not fit it .*set backbone.kwargs to null"
+    ):
+        published(channels=[8, 8, 16, 24])
+    with pytest.raises(ConfigError, match=r"resnet10t does not take .*chanels"):
+        published(chanels=[8])
+
+
+RECORD = {
+    "name": "resnet10t", "kwargs": {"channels": [8, 8, 16, 16], "stem_width": 8}, "image_size": 40,
+    "mean": [0.1, 0.2, 0.3], "std": [0.5, 0.5, 0.5], "interpolation": "nearest",
+}  # fmt: skip
+
+
+def test_null_takes_what_the_weights_file_records_of_itself(tmp_path):
+    path = tmp_path / "w.safetensors"
+    source = build_backbone(settings(seed=3))
+    save_file(source.encoder.state_dict(), path, metadata={"backbone": json.dumps(RECORD)})
+    built = build_backbone(settings(weights=str(path), kwargs=None, image_size=None))
+    assert built.fingerprint == source.fingerprint
+    assert built.settings.kwargs == RECORD["kwargs"]
+    assert (built.spec.size, built.spec.mean, built.spec.interpolation) == (40, (0.1, 0.2, 0.3), "nearest")
+    given = build_backbone(settings(weights=str(path), kwargs=None, image_size=32, mean=[0.5, 0.5, 0.5]))
+    assert (given.spec.size, given.spec.mean, given.spec.std) == (32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+def test_a_record_of_another_architecture_is_not_used(tmp_path):
+    path = tmp_path / "w.safetensors"
+    save_file(
+        build_backbone(settings()).encoder.state_dict(), path, metadata={"backbone": json.dumps(RECORD)}
+    )
+    with pytest.raises(WeightsError, match="does not fit backbone.name"):
+        build_backbone(settings(name="resnet18", weights=str(path), kwargs=None, image_size=None))
+
+
+def test_without_a_record_null_arguments_are_none():
+    assert build_backbone(settings(kwargs=None, image_size=None)).feature_dim == 512

@@ -86,7 +86,9 @@ AUGMENT = AugmentSettings.model_construct(
     blur=0.0,
 )
 BUILT = SimpleNamespace(
-    spec=InputSpec(32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bilinear", 1.0), fingerprint="weights"
+    spec=InputSpec(32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bilinear", 1.0),
+    fingerprint="weights",
+    settings=BACKBONE,
 )
 
 
@@ -97,7 +99,7 @@ def identity(augment=AUGMENT, **change):
     extract = ExtractSettings.model_construct(
         **{"views": 0, "dtype": "float16", "batch_size": 8, "workers": 0, "seed": 5} | change
     )
-    return bank_identity(BACKBONE, BUILT, CARD, extract, augment)
+    return bank_identity(BUILT, CARD, extract, augment)
 
 
 def test_a_plain_bank_is_known_by_weights_data_and_input():

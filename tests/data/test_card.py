@@ -42,7 +42,7 @@ def test_identity_follows_train_and_classes_alone():
 
 
 def test_not_a_data_set(tmp_path):
-    with pytest.raises(DataError, match=r"holds no dataset\.json; run the download stage"):
+    with pytest.raises(DataError, match=r"holds no dataset\.json; run `dvc repro download`"):
         read_card(tmp_path)
     (tmp_path / "dataset.json").write_text('{"name": "x"}')
     with pytest.raises(DataError, match=r"damaged or of another version: .* the first at title"):

@@ -80,7 +80,7 @@ def test_bars_are_sorted_from_the_worst_and_leave_out_absent_classes():
     assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the first bar is on top
     title = "Accuracy of each class, test split, n = 17\n1 of 4 classes have no image and are left out"
     assert figure.get_suptitle() == title
-    assert figure.legends[0].get_texts()[0].get_text() == "mean over classes: 71.7 %"
+    assert figure.legends[0].get_texts()[0].get_text() == "mean over classes: 71.7%"
 
 
 def test_bars_of_many_classes_show_both_ends():

@@ -1,4 +1,4 @@
-"""A git repository and an MLflow database, each made once: MLflow takes seconds to make its tables."""
+"""Git, a clean environment and a store root."""
 
 import os
 import shutil
@@ -41,15 +41,6 @@ def git() -> Callable[..., str]:
         ).stdout
 
     return run
-
-
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory) -> Path:
-    from drtune.tracking.mlflow_run import prepare_database
-
-    folder = tmp_path_factory.mktemp("store")
-    prepare_database(folder / "mlflow.db", folder)
-    return folder / "mlflow.db"
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import sys
 import textwrap
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
@@ -12,7 +13,8 @@ import pytest
 
 import drtune
 from drtune.errors import TrainingError
-from drtune.tracking.lifecycle import Stopped, exclusive, stopping
+from drtune.tracking import lifecycle
+from drtune.tracking.lifecycle import Stopped, clear, exclusive, stopping
 
 PROJECT = str(Path(drtune.__file__).parents[1])
 
@@ -141,6 +143,42 @@ def test_a_folder_is_held_alone(tmp_path):
         pass
 
 
+def test_an_empty_folder_goes_with_its_holder_and_a_state_stays(tmp_path):
+    folder = tmp_path / "ckpt/key"
+    with exclusive(folder):
+        pass
+    assert not folder.exists()
+    with exclusive(folder):
+        (folder / "state.pt").write_text("epoch 3")
+    assert (folder / "state.pt").read_text() == "epoch 3"
+    with exclusive(folder):
+        (folder / ".state.pt.cut/short").mkdir(parents=True)
+        clear(folder)
+        assert [path.name for path in folder.iterdir()] == ["lock"]
+    assert list((tmp_path / "ckpt").iterdir()) == []
+
+
+@pytest.mark.parametrize("step", ["mkdir", "open", "lock"])
+def test_a_folder_that_its_holder_removes_meanwhile_is_made_anew(tmp_path, monkeypatch, step):
+    folder, holder = tmp_path / "key", ExitStack()
+    holder.enter_context(exclusive(folder))
+
+    def leaving_before(original):
+        def wrapped(*arguments, **kwargs):
+            holder.close()
+            return original(*arguments, **kwargs)
+
+        return wrapped
+
+    owner, name = {"mkdir": (Path, "mkdir"), "open": (os, "open"), "lock": (lifecycle.fcntl, "flock")}[step]
+    monkeypatch.setattr(owner, name, leaving_before(getattr(owner, name)))
+    with exclusive(folder):
+        monkeypatch.undo()
+        with pytest.raises(TrainingError, match=f"pid {os.getpid()};"), exclusive(folder):
+            pytest.fail("two hold the folder")
+    assert not folder.exists()
+
+
 def test_a_killed_holder_frees_the_folder_although_its_worker_lives(tmp_path):
     holder = python(
         """
@@ -150,8 +188,7 @@ def test_a_killed_holder_frees_the_folder_although_its_worker_lives(tmp_path):
         with exclusive(Path(sys.argv[1])):
             pid = os.fork()
             if pid == 0:
-                time.sleep(60)
-            print(pid, flush=True)
+                print(os.getpid(), flush=True)  # only now has the worker let go of the lock
             time.sleep(60)
         """,
         tmp_path,

@@ -15,7 +15,7 @@ import pytest
 from mlflow import MlflowClient
 
 import drtune
-from drtune.tracking import mlflow_run, record
+from drtune.tracking import mlflow_run, record, system_metrics
 from drtune.tracking.journal import Shipper, ship, write_offset
 from drtune.tracking.lifecycle import Stopped
 from drtune.tracking.mlflow_run import MlflowTarget, prepare_database, stage_run
@@ -336,7 +336,9 @@ def test_a_database_that_was_cut_short_is_not_left_behind(tmp_path, monkeypatch)
 
 
 def test_system_metrics_are_logged_on_request(open_run, root, monkeypatch):
-    monkeypatch.setattr(mlflow_run, "SystemMetrics", functools.partial(mlflow_run.SystemMetrics, every=0.05))
+    monkeypatch.setattr(
+        system_metrics, "SystemMetrics", functools.partial(system_metrics.SystemMetrics, every=0.05)
+    )
     with open_run(system_metrics=True):
         time.sleep(0.3)
     client, (stored,) = runs_in(root)

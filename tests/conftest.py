@@ -1,0 +1,88 @@
+"""A toy task that the whole pipeline runs in seconds: coloured squares and a tiny network."""
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).resolve().parents[1]
+COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}
+TINY = {
+    "data.name": "folder",
+    "data.path": "images",
+    "data.shots": 6,
+    "data.val_fraction": 0.25,
+    "data.test_fraction": 0.25,
+    "backbone.kwargs": {"channels": [8, 8, 16, 16], "stem_width": 8},
+    "backbone.weights": "none",
+    "backbone.image_size": 32,
+    "extract.batch_size": 8,
+    "extract.device": "cpu",
+    "train.epochs": 2,
+    "train.batch_size": 8,
+    "train.device": "cpu",
+    "methods.dr_tune.bank_size": 16,
+    "evaluate.bootstrap": 100,
+    "evaluate.device": "cpu",
+}
+
+
+@pytest.fixture(scope="session")
+def squares():
+    """Draw 12 noisy squares of each colour as `folder`/COLOUR/NUMBER.png."""
+
+    def draw(folder, seed=0, count=12):
+        noise = random.Random(seed)
+        for name, colour in COLOURS.items():
+            (folder / name).mkdir(parents=True)
+            for number in range(count):
+                shade = [channel + noise.randint(-30, 30) for channel in colour]
+                Image.new("RGB", (24, 24), tuple(shade)).save(folder / name / f"{number}.png")
+        return folder
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def tiny_params():
+    """Write params.yaml with everything made small; `change` maps dotted names to values."""
+
+    def write(path, change=None):
+        values = YAML(typ="safe", pure=True).load(ROOT / "params.yaml")
+        for name, value in {**TINY, **(change or {})}.items():
+            *sections, leaf = name.split(".")
+            node = values
+            for section in sections:
+                node = node[section]
+            assert leaf in node, name
+            node[leaf] = value
+        YAML(typ="safe", pure=True).dump(values, path)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def clean_torch():
+    """Put back the switches that a training sets for its whole process."""
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(True)
+    benchmark = torch.backends.cudnn.benchmark
+    yield
+    AcceleratorState._reset_state(True)
+    torch.use_deterministic_algorithms(False)
+    torch.backends.cudnn.benchmark = benchmark
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory) -> Path:
+    """An MLflow store without runs, made once: MLflow takes seconds to make its tables."""
+    from drtune.tracking.mlflow_run import prepare_database
+
+    folder = tmp_path_factory.mktemp("store")
+    prepare_database(folder / "mlflow.db", folder)
+    return folder / "mlflow.db"

@@ -1,0 +1,205 @@
+"""The whole pipeline as a user runs it: DVC, git and MLflow in a repository of their own."""
+
+import json
+import os
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+NEEDED = ["drtune", "pipeline", "images", "none", "timm", "dvc.yaml", "requirements.lock", ".gitignore"]
+NEEDED += [".dvcignore", ".dvc/config", ".dvc/.gitignore"]
+DIGITS = {"data.name": "digits", "data.shots": 2, "data.val_fraction": 0.05, "data.test_fraction": 0.05}
+STAGES = ["download", "extract", "train", "evaluate"]
+FIGURES = ["confusion_matrix.png", "learning_curves.png", "reliability.png"]
+SEVERAL = "import sys; from dvc.cli import main; sys.exit(max(main(line.split()) for line in sys.argv[1:]))"
+
+
+class Repository:
+    """A clone's worth of files; `ran` lists every stage that ran in it, in order."""
+
+    def __init__(self, folder):
+        self.folder, self.ran = folder, []
+        inherited = {name: v for name, v in os.environ.items() if not name.startswith(("DVC_", "MLFLOW_"))}
+        self.environment = inherited | {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": "",  # the repository's own modules, not the ones under test here
+            "OMP_NUM_THREADS": "1",
+            "DVC_NO_ANALYTICS": "1",
+            "DVC_SITE_CACHE_DIR": str(folder.parent / "site"),
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            "GIT_CONFIG_SYSTEM": os.devnull,
+            **{f"GIT_{who}_NAME": "a" for who in ("AUTHOR", "COMMITTER")},
+            **{f"GIT_{who}_EMAIL": "a@example.org" for who in ("AUTHOR", "COMMITTER")},
+        }
+
+    def __call__(self, *command):
+        """Standard output of a command."""
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def stages_of(self, *command):
+        """Run a command and return the stages that it ran."""
+        ran = re.findall(r"^Running stage '(?:.*:)?(\w+)':$", self(*command), re.MULTILINE)
+        self.ran += ran
+        return ran
+
+    def dvc(self, *commands):
+        """Standard output of several DVC commands in one process, which starts faster than several."""
+        return self(sys.executable, "-c", SEVERAL, *commands)
+
+    def commit(self, text):
+        self("git", "add", "-A")
+        self("git", "commit", "-q", "-m", text)
+
+    def outs(self):
+        """Path -> md5 of everything that the stages wrote."""
+        from drtune.config import read_yaml
+
+        stages = read_yaml(self.folder / "dvc.lock")["stages"]
+        return {out["path"]: out["md5"] for stage in stages.values() for out in stage["outs"]}
+
+    def runs(self):
+        """(stage, status, stage key) of every MLflow run, in the order of their start."""
+        query = (
+            "select runs.name, runs.status, tags.value from runs join tags using (run_uuid) "
+            "where tags.key = 'drtune.stage_key' order by runs.start_time"
+        )
+        with closing(sqlite3.connect(self.folder / "mlflow.db")) as store:
+            return store.execute(query).fetchall()
+
+    def cached_keys(self):
+        """The keys under which DVC's run cache holds stages."""
+        return {path.name for path in self.folder.glob(".dvc/cache/runs/*/*")}
+
+
+@pytest.fixture(scope="module")
+def repositories(tmp_path_factory, tiny_params):
+    """A repository that holds the code and settings in a commit, and its twin in another folder."""
+    folder = tmp_path_factory.mktemp("end to end") / "project"
+    for name in NEEDED:
+        source, target = ROOT / name, folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, target)
+    tiny_params(folder / "params.yaml", DIGITS)
+    made = Repository(folder)
+    made("git", "init", "-q")
+    made.commit("code")
+    twin = tmp_path_factory.mktemp("twin") / "another place"
+    shutil.copytree(folder, twin)
+    return made, Repository(twin)
+
+
+@pytest.fixture(scope="module")
+def twin(repositories):
+    """The twin and its `dvc repro`, which goes on beside the other tests."""
+    _, made = repositories
+    with (made.folder.parent / "shown").open("w") as shown:
+        process = subprocess.Popen(
+            ["dvc", "repro"], cwd=made.folder, env=made.environment, stdout=shown, stderr=subprocess.STDOUT
+        )
+    yield made, process
+    process.terminate()  # where the test that waits for it was not reached
+    process.wait()
+
+
+@pytest.fixture(scope="module")
+def repository(repositories, twin):
+    """A repository in which `dvc repro` has run once; the tests change it one after the other."""
+    made, _ = repositories
+    made.stages_of("dvc", "repro")
+    made.first = made("git", "status", "--short").split()
+    made.commit("results")
+    return made
+
+
+def test_four_stages_give_model_metrics_and_figures(repository):
+    assert repository.ran[:4] == STAGES
+    folder = repository.folder
+    assert repository.first == ["??", "dvc.lock", "??", "metrics.json"], "all else belongs to DVC"
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["test"]["n"] == 90
+    assert 0 <= metrics["test"]["accuracy"] <= 1
+    names = {path.name for path in (folder / "models").iterdir()}
+    assert names == {"model.safetensors", "model.json", "history.json"}
+    assert [record["epoch"] for record in json.loads((folder / "models/history.json").read_text())] == [1, 2]
+    assert set(FIGURES) <= {path.name for path in (folder / "reports").iterdir()}
+    assert not any((folder / ".drtune/ckpt").iterdir()), "a finished stage leaves no running state"
+
+
+def test_a_second_repro_runs_nothing(repository):
+    assert repository.stages_of("dvc", "repro") == []
+    repository.dvc("status -q")
+
+
+def test_dvc_s_own_commands_work(repository):
+    shown = repository.dvc("metrics show --json")
+    assert json.loads(shown)[""]["data"]["metrics.json"]["data"]["test"]["n"] == 90
+    repository.dvc("plots show -o plots", "plots diff HEAD -o difference", "metrics diff")
+    for page in ("plots/index.html", "difference/index.html"):
+        text = (repository.folder / page).read_text()
+        assert "val_accuracy" in text
+        assert "confusion_matrix.png" in text
+    for page in ("plots", "difference"):
+        shutil.rmtree(repository.folder / page)
+
+
+def test_an_experiment_aside_runs_what_its_setting_touches_and_logs_into_the_same_store(repository):
+    before, outs = repository.runs(), repository.outs()
+    command = ["dvc", "exp", "run", "--temp", "-n", "lighter", "-S", "methods.dr_tune.weight=0.5"]
+    assert repository.stages_of(*command) == ["train", "evaluate"]
+    fresh = repository.runs()[len(before) :]
+    assert [(stage, status) for stage, status, _ in fresh] == [
+        ("train", "FINISHED"),
+        ("evaluate", "FINISHED"),
+    ]
+    assert repository.outs() == outs, "the workspace stays as it was"
+
+    table = json.loads(repository.dvc("exp show --json"))
+    trials = [trial for row in table for trial in row["experiments"] or []]
+    assert [trial["name"] for trial in trials] == ["lighter"]
+    (revision,) = trials[0]["revs"]
+    assert revision["data"]["params"]["params.yaml"]["data"]["methods"]["dr_tune"]["weight"] == 0.5
+    assert revision["data"]["metrics"]["metrics.json"]["data"]["test"]["n"] == 90
+    made = {path: out["hash"] for path, out in revision["data"]["outs"].items()}
+    assert made["models"] != outs["models"], "the weight changes the model"
+    assert (made["data/bank"], made["data/dataset"]) == (outs["data/bank"], outs["data/dataset"])
+
+
+def test_an_edited_module_runs_the_stages_that_import_it(repository):
+    for name, importers in (("banks/extract.py", ["extract", "train"]), ("plots/curves.py", ["evaluate"])):
+        module = repository.folder / "drtune" / name
+        text = module.read_text()
+        module.write_text(text + "# edited\n")
+        assert list(json.loads(repository.dvc("status --json"))) == importers
+        module.write_text(text)
+
+
+def test_every_executed_stage_has_one_finished_run_with_dvc_s_own_key(repository):
+    runs = repository.runs()
+    assert [stage for stage, _, _ in runs] == repository.ran
+    assert {status for _, status, _ in runs} == {"FINISHED"}
+    keys = [key for _, _, key in runs]
+    assert len(set(keys)) == len(keys)
+    assert set(keys) == repository.cached_keys()
+    artifacts = {path.name for path in repository.folder.glob("mlruns/**/artifacts/*")}
+    assert artifacts >= {"dataset.json", "history.json", "model.json", "reports", "metrics.json"}
+
+
+def test_all_over_again_in_another_folder_gives_the_same_bytes_and_keys(repository, twin):
+    again, process = twin
+    assert process.wait() == 0, (again.folder.parent / "shown").read_text()
+    assert again.outs() == repository.outs()
+    assert again.runs() == repository.runs()[:4]

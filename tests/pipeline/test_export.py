@@ -1,0 +1,29 @@
+import pytest
+import torch
+
+from drtune.backbones.model_file import load_model
+from drtune.backbones.zoo import build_backbone
+from drtune.config import BackboneSettings
+from drtune.errors import WeightsError
+from pipeline import export, paths
+
+
+def test_the_encoder_is_a_weights_file_for_the_next_training(finished_stage):
+    made = finished_stage()
+    export.main(made)
+    assert made.run.artifacts == [str(paths.ENCODER)]
+    next_one = build_backbone(
+        finished_stage({"backbone.weights": str(paths.ENCODER)}).params[BackboneSettings]
+    )
+    model, spec, _ = load_model(paths.MODEL)
+    images = torch.rand(4, 3, spec.size, spec.size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(next_one.encoder.eval()(images), model(images).features)
+        random = build_backbone(made.params[BackboneSettings]).encoder.eval()(images)
+        assert not torch.equal(random, model(images).features)
+
+
+def test_without_a_model_nothing_is_written(stage):
+    with pytest.raises(WeightsError, match="model.safetensors: no such file; run 'dvc repro train'"):
+        export.main(stage())
+    assert not paths.ENCODER.exists()
