@@ -33,7 +33,8 @@ def main(stage: Stage) -> None:
             bar,
         )
     stage.run.log_metrics({"images_per_second": speed, "rows": len(train), "views": header.views})
-    shape = f"{header.views} views x {len(train)} images x {backbone.feature_dim} features"
+    views = "1 view" if header.views == 1 else f"{header.views} views"
+    shape = f"{len(train)} images x {backbone.feature_dim} features, {views}"
     print(f"bank: {shape}, {settings.dtype}, {speed:,.0f} images/s")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from drtune.config import Params, Settings, load
+from drtune.config import DataSettings, Params, Settings, TrainSettings, load
 from drtune.errors import ConfigError, DRTuneError
 from drtune.files import refusal_of_disk
 from drtune.tracking.lifecycle import clear, die_with_parent, exclusive, stopping
@@ -43,7 +43,10 @@ def run_stage(name: str, work: Work, methods: Mapping[str, type[Settings]] | Non
         with stopping(), exclusive(checkpoints):
             if identity is None:
                 clear(checkpoints)  # nothing says that a state left there belongs to these settings and data
-            with stage_run(PROJECT, stage, record, identity, resume=True) as run:
+            about = (
+                params[TrainSettings].method if name in ("train", "evaluate") else params[DataSettings].name
+            )
+            with stage_run(PROJECT, stage, record, identity, suffix=about, resume=True) as run:
                 run.log_provenance(record, Path.cwd())
                 for path, md5 in (identity.deps if identity else {}).items():
                     if path.startswith("data/"):

@@ -79,7 +79,7 @@ class DatasetCard(BaseModel):
         """
         if tuple(classes) != self.classes:
             raise DataError(
-                f"the model knows the classes {', '.join(classes)}, the data set {self.name} has "
+                f"the model knows the classes {', '.join(classes)}, the data set {self.title!r} has "
                 f"{', '.join(self.classes)}; run `dvc repro train` to train on this data set"
             )
 

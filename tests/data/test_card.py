@@ -53,9 +53,9 @@ def test_not_a_data_set(tmp_path):
 
 
 def test_a_model_of_other_classes_is_refused():
-    card = DatasetCard.model_construct(name="toy", classes=("a", "b"))
+    card = DatasetCard.model_construct(title="toy", classes=("a", "b"))
     card.require_classes(["a", "b"])
     with pytest.raises(
-        DataError, match=r"the model knows the classes b, a, the data set toy has a, b; run `dvc repro"
+        DataError, match=r"the model knows the classes b, a, the data set .toy. has a, b; run `dvc repro"
     ):
         card.require_classes(["b", "a"])

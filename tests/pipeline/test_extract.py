@@ -24,7 +24,7 @@ def test_the_bank_holds_what_the_frozen_backbone_says_of_each_image(stage, capsy
     torch.testing.assert_close(rows, expected, rtol=2e-3, atol=2e-3)
     assert bank.labels.tolist() == train.labels.tolist()
     assert bank.ids == train.ids
-    assert "bank: 1 views x 18 images x 16 features, float16, " in capsys.readouterr().out
+    assert "bank: 18 images x 16 features, 1 view, float16, " in capsys.readouterr().out
 
 
 def test_the_run_learns_settings_and_speed(stage):

@@ -47,8 +47,8 @@ def run(folder, identity, monkeypatch):
     made = Run()
 
     @contextmanager
-    def stage_run(project, stage, record, key, *, resume):
-        made.opened = (project, stage, key, resume)
+    def stage_run(project, stage, record, key, *, suffix, resume):
+        made.opened = (project, stage, key, suffix, resume)
         made.status = "FAILED"
         yield made
         made.status = "FINISHED"
@@ -77,10 +77,15 @@ def test_work_gets_settings_run_and_a_folder_of_its_own(run, capsys):
         assert (stage.checkpoints / "lock").read_text() == f"{os.getpid()}\n"
 
     run_stage("train", work, SETTINGS)
-    assert run.opened == ("drtune", "train", KEY, True)
+    assert run.opened == ("drtune", "train", KEY, "dr_tune", True)
     assert run.status == "FINISHED"
     assert run.inputs == [("data/dataset", "data/dataset", "cd.dir", "train")]
     assert capsys.readouterr().out == "train: http://127.0.0.1/run\n"
+
+
+def test_a_run_is_named_after_its_stage_and_its_data_or_method(run):
+    run_stage("download", lambda stage: None)
+    assert run.opened[1:4:2] == ("download", "folder")
 
 
 def test_dvc_s_name_of_the_stage_is_taken(run, monkeypatch, capsys):
