@@ -65,4 +65,4 @@ def test_a_missing_folder_ends_with_words_and_a_failed_run(
     assert not Path("data").exists()
     assert not any(Path(".drtune/ckpt").iterdir())
     with closing(sqlite3.connect("mlflow.db")) as store:
-        assert store.execute("select name, status from runs").fetchall() == [("download", "FAILED")]
+        assert store.execute("select name, status from runs").fetchall() == [("download folder", "FAILED")]

@@ -71,8 +71,8 @@ class Repository:
     def runs(self):
         """(stage, status, stage key) of every MLflow run, in the order of their start."""
         query = (
-            "select substr(name, 1, instr(name, ' ') - 1), status, value from runs join tags using (run_uuid) "
-            "where key = 'drtune.stage_key' order by start_time"
+            "select substr(name, 1, instr(name, ' ') - 1), status, value "
+            "from runs join tags using (run_uuid) where key = 'drtune.stage_key' order by start_time"
         )
         with closing(sqlite3.connect(self.folder / "mlflow.db")) as store:
             return store.execute(query).fetchall()
