@@ -6,6 +6,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := 1
+# threads that sleep, not spin, while they wait: see docs/log.md
+export OMP_WAIT_POLICY := PASSIVE
 
 .PHONY: help repro test check pretrain lock clean
 help: ## what each target does
