@@ -228,7 +228,10 @@ def test_real_folder(tmp_path):
         pytest.skip(f"{archive} is not here")
     with tarfile.open(archive) as tar:
         names = [m for m in tar.getmembers() if "Tagalog_character0" in m.name or m.name.endswith(".json")]
-        tar.extractall(tmp_path, members=names, filter="data")
+        for name in names:  # extractall's filter came with Python 3.11.4 and is wanted from 3.14 on
+            target = tmp_path / name.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(tar.extractfile(name).read())
     listed = json.loads((tmp_path / "omniglot104" / "dataset.json").read_text())["classes"]
     card = run(tmp_path / "omniglot104", tmp_path)
     assert len(card.classes) >= 5
