@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 from safetensors.torch import load_file, save_file
 
 from drtune.backbones.classifier import Classifier
@@ -73,6 +74,7 @@ def load_model(folder: Path) -> tuple[Classifier, InputSpec, dict[str, Any]]:
         model.load_state_dict(load_file(folder / WEIGHTS))
     except RuntimeError as fault:
         raise WeightsError(f"{folder / WEIGHTS} does not fit {folder / CARD}: {fault}") from None
+    encoder.to(memory_format=torch.channels_last)
     return model.eval(), spec, card
 
 

@@ -65,7 +65,9 @@ def build_backbone(settings: BackboneSettings) -> Backbone:
     if settings.weights not in ("timm", "none"):
         path = Path(settings.weights)
         load_encoder(encoder, read_checkpoint(path), classifier_of(encoder), path.name)
-    return Backbone(encoder, probe_dim(encoder, spec, settings.name), spec, fingerprint(encoder), settings)
+    identity = fingerprint(encoder)
+    encoder.to(memory_format=torch.channels_last)  # convolutions run up to twice as fast, depthwise most
+    return Backbone(encoder, probe_dim(encoder, spec, settings.name), spec, identity, settings)
 
 
 def completed(settings: BackboneSettings) -> BackboneSettings:
