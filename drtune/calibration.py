@@ -157,7 +157,7 @@ def confidences(
     if kind == "off":
         return torch.zeros(len(downstream), device=downstream.device)
     rows, phi = downstream.float(), prototypes.float()
-    fit: Tensor = torch.linalg.vecdot(rows, phi.index_select(0, labels))
+    fit = phi.index_select(0, labels).mul_(rows).sum(dim=1)
     if kind == "cosine":
         fit = fit / (rows.norm(dim=1) * phi.norm(dim=1)[labels]).clamp_min(1e-12)
     return fit
@@ -212,7 +212,7 @@ def translate(
             target = target @ rotation
         count = class_sums(labels, torch.ones_like(alpha), C).clamp_min(1)
         mean = class_sums(labels, rows, C) / count[:, None]  # Eq. 8 without R
-        return rows + (target - mean).index_select(0, labels)
+        return (target - mean).index_select(0, labels).add_(rows)
 
 
 @torch.no_grad()
@@ -221,7 +221,8 @@ def rescale(rows: Tensor, features: Tensor) -> Tensor:
 
     Not in the paper: model.py:61,92 of the official code.
     """
-    return unit_rows(rows) * features.float().norm(dim=1).mean()  # type: ignore[no-any-return]
+    rows, length = rows.float(), features.float().norm(dim=1).mean()
+    return rows * (length / rows.norm(dim=1, keepdim=True).clamp_min(1e-12))  # type: ignore[no-any-return]
 
 
 def scores(rows: Tensor, prototypes: Tensor, bias: Tensor, rotation: Tensor | None) -> Tensor:

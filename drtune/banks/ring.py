@@ -5,6 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from drtune.calibration import unit_rows
+
 
 class RingBank:
     """First in, first out: K pairs (pretrained, downstream) of features with their labels.
@@ -15,12 +17,14 @@ class RingBank:
         capacity: K >= 1.
         dim: D.
         device: where the K x D x 2 float32 values live.
+        normalize: keep a copy of the rows at unit length as well, so that no step scales all K anew.
     """
 
-    def __init__(self, capacity: int, dim: int, device: torch.device) -> None:
+    def __init__(self, capacity: int, dim: int, device: torch.device, *, normalize: bool) -> None:
         self._pretrained = torch.zeros(capacity, dim, device=device)
         self._downstream = torch.zeros(capacity, dim, device=device)
         self._labels = torch.zeros(capacity, dtype=torch.int64, device=device)
+        self._units = torch.zeros(2, capacity, dim, device=device) if normalize else None
         self.capacity = capacity
         self._next = 0
         self._filled = 0
@@ -40,6 +44,12 @@ class RingBank:
         return self._downstream[: self._filled]
 
     @property
+    def units(self) -> tuple[Tensor, Tensor]:
+        """Pretrained and downstream rows [filled, D] at unit length (zeros stay zero), if so asked for."""
+        assert self._units is not None
+        return self._units[0, : self._filled], self._units[1, : self._filled]
+
+    @property
     def labels(self) -> Tensor:
         """[filled] int64, in slot order."""
         return self._labels[: self._filled]
@@ -56,11 +66,10 @@ class RingBank:
         skipped = max(count - self.capacity, 0)
         start = (self._next + skipped) % self.capacity
         until_end = min(count - skipped, self.capacity - start)
-        for slots, rows in (
-            (self._pretrained, pretrained),
-            (self._downstream, downstream),
-            (self._labels, labels),
-        ):
+        pairs = [(self._pretrained, pretrained), (self._downstream, downstream), (self._labels, labels)]
+        if self._units is not None:
+            pairs += [(self._units[0], unit_rows(pretrained)), (self._units[1], unit_rows(downstream))]
+        for slots, rows in pairs:
             kept = rows.detach()[skipped:]
             slots[start : start + until_end] = kept[:until_end]
             slots[: len(kept) - until_end] = kept[until_end:]
@@ -85,4 +94,6 @@ class RingBank:
             (self._labels, "labels"),
         ):
             slots.copy_(state[name])
+        if self._units is not None:
+            self._units.copy_(torch.stack([unit_rows(self._pretrained), unit_rows(self._downstream)]))
         self._next, self._filled = int(state["next"]), int(state["filled"])

@@ -19,7 +19,7 @@ from drtune import config
 from drtune.backbones.classifier import unwrapped
 from drtune.banks.bank import FeatureBank
 from drtune.banks.ring import RingBank
-from drtune.calibration import procrustes, rescale, scores, translate, unit_rows
+from drtune.calibration import procrustes, rescale, scores, translate
 from drtune.config import Count, Positive, TrainSettings
 from drtune.data.batch import Batch
 from drtune.errors import BankError
@@ -88,7 +88,8 @@ class DRTune(Stateless):
         if self.settings.bank == "online":
             self.encoder = copy.deepcopy(classifier.encoder).requires_grad_(False).eval()
         capacity = min(self.settings.bank_size, bank.num_rows)
-        self.ring = RingBank(capacity, bank.dim, classifier.head.weight.device)
+        device = classifier.head.weight.device
+        self.ring = RingBank(capacity, bank.dim, device, normalize=self.settings.normalize)
         random = generator(self.seed, "dr_tune", "ring")
         rows = torch.randperm(bank.num_rows, generator=random)[:capacity]
         features = bank.rows(torch.randint(bank.views, (capacity,), generator=random), rows)
@@ -116,9 +117,8 @@ class DRTune(Stateless):
 
     def bank_scores(self, head: nn.Linear, features: Tensor) -> Tensor:
         """[K, C] scores of the calibrated ring, float32; `features` [B, D] of the batch set the scale."""
-        use, pretrained, downstream = self.settings, self.ring.pretrained, self.ring.downstream
-        if use.normalize:
-            pretrained, downstream = unit_rows(pretrained), unit_rows(downstream)
+        use, ring = self.settings, self.ring
+        pretrained, downstream = ring.units if use.normalize else (ring.pretrained, ring.downstream)
         if use.rotation != "off" and self.step % use.rotation_every == 0:
             proper, center = use.rotation == "proper", use.rotation_center
             self.rotation = procrustes(pretrained, downstream, proper=proper, center=center)

@@ -17,7 +17,7 @@ def items(first, count):
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(st.integers(1, 9), st.lists(st.integers(0, 25), max_size=12))
 def test_any_sequence_of_pushes_equals_a_list_of_slots(capacity, sizes):
-    ring, slots, pushed = RingBank(capacity, 2, CPU), {}, 0
+    ring, slots, pushed = RingBank(capacity, 2, CPU, normalize=False), {}, 0
     for size in sizes:
         ring.push(*items(pushed, size))
         for number in range(pushed, pushed + size):
@@ -31,14 +31,14 @@ def test_any_sequence_of_pushes_equals_a_list_of_slots(capacity, sizes):
 
 
 def test_only_filled_rows_are_exposed():
-    ring = RingBank(5, 2, CPU)
+    ring = RingBank(5, 2, CPU, normalize=False)
     assert ring.pretrained.shape == (0, 2)
     ring.push(*items(1, 3))
     assert ring.labels.tolist() == [1, 2, 3]
 
 
 def test_a_ring_is_float32_and_keeps_no_gradient_and_no_view_of_what_it_got():
-    ring = RingBank(4, 2, CPU)
+    ring = RingBank(4, 2, CPU, normalize=False)
     rows = torch.ones(2, 2, requires_grad=True, dtype=torch.bfloat16)
     labels = torch.zeros(2, dtype=torch.long)
     ring.push(rows, rows, labels)
@@ -49,9 +49,29 @@ def test_a_ring_is_float32_and_keeps_no_gradient_and_no_view_of_what_it_got():
     assert torch.equal(ring.pretrained, torch.ones(2, 2))
 
 
+def test_a_ring_may_keep_its_rows_at_unit_length_as_well():
+    plain, ring = (RingBank(4, 2, CPU, normalize=normalize) for normalize in (False, True))
+    for first in (0, 3):
+        for one in (plain, ring):
+            one.push(*items(first, 3))
+    assert ring.labels.tolist() == [4, 5, 2, 3]
+    assert torch.equal(ring.pretrained, plain.pretrained)
+    half = 0.5**0.5
+    torch.testing.assert_close(ring.units, (torch.full((4, 2), half), torch.full((4, 2), -half)))
+    ring.push(*items(0, 1))
+    assert ring.units[0][2].tolist() == ring.units[1][2].tolist() == [0, 0]
+
+
+def test_unit_rows_come_back_with_the_state():
+    one, other = (RingBank(5, 64, CPU, normalize=True) for _ in range(2))
+    one.push(torch.randn(7, 64), torch.randn(7, 64), torch.arange(7))
+    other.load_state_dict(one.state_dict())
+    assert torch.equal(torch.stack(one.units), torch.stack(other.units))
+
+
 @pytest.mark.parametrize("before", [2, 5, 13])
 def test_a_ring_goes_on_exactly_from_its_state(before):
-    one, other = RingBank(5, 2, CPU), RingBank(5, 2, CPU)
+    one, other = (RingBank(5, 2, CPU, normalize=False) for _ in range(2))
     one.push(*items(0, before))
     state = {name: value.clone() for name, value in one.state_dict().items()}
     assert all(isinstance(value, torch.Tensor) for value in state.values())
