@@ -91,6 +91,7 @@ class TrainSettings(Settings):
     optimizer: Literal["sgd", "adamw"]
     lr_backbone: Positive
     lr_head: Positive
+    lr_head_unit: Literal["absolute", "feature"]
     momentum: Annotated[float, Field(ge=0, lt=1)]
     nesterov: bool
     weight_decay: NonNegative
@@ -101,7 +102,7 @@ class TrainSettings(Settings):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     clip_norm: Positive | None
     batch_norm: Literal["train", "eval"]
-    head_init: Literal["normal", "zero"]
+    head_init: Literal["normal", "zero", "bank"]
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None
     monitor: Literal["accuracy", "loss"]
     precision: Literal["no", "fp16", "bf16"]

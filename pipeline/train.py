@@ -43,7 +43,7 @@ def main(stage: Stage) -> None:
 
         fitted = fit(stage.params, paths.DATASET, paths.BANK, Hooks(on_event, bar, stage.checkpoints))
     progress = fitted.progress
-    best = progress.history[progress.best_epoch - 1]
+    best = progress.best
     about = method | {
         "train": train.model_dump(),
         "best_epoch": progress.best_epoch,

@@ -25,7 +25,7 @@ class Progress:
         epoch: epochs done, over all phases.
         step: optimiser steps done, over all phases.
         history: one record an epoch.
-        best_epoch: epoch of `best_state`, counted from 1; 0 before the first.
+        best_epoch: epoch of `best_state`, counted from 1; 0 is the start (see `head_start`).
         best_score: what was best, larger is better, compared from left to right.
         best_state: model weights of the best epoch, on the CPU.
     """
@@ -36,6 +36,11 @@ class Progress:
     best_epoch: int = 0
     best_score: tuple[float, ...] = ()
     best_state: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """The record of the best epoch."""
+        return next(record for record in self.history if record["epoch"] == self.best_epoch)
 
 
 def save_checkpoint(folder: Path, progress: Progress, parts: Mapping[str, Any]) -> None:

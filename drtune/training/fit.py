@@ -1,21 +1,30 @@
 """Put data, backbone, bank and method together and train: what the train stage and every trial call."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from drtune.backbones.classifier import Classifier, init_head
 from drtune.backbones.zoo import Backbone, build_backbone
 from drtune.banks.bank import FeatureBank, open_bank
 from drtune.banks.extract import bank_identity
 from drtune.config import AugmentSettings, BackboneSettings, ExtractSettings, Params, TrainSettings
+from drtune.data.batch import Batch
 from drtune.data.card import DatasetCard, read_card
 from drtune.data.loaders import eval_loader, train_loader
 from drtune.data.packed import Split, open_split
 from drtune.data.transforms import eval_transform, train_transform
+from drtune.errors import BankError
+from drtune.evaluation import pick_device, predict, validation_scores
 from drtune.methods import build_method
 from drtune.seeding import generator, seed_everything
 from drtune.training.checkpoint import Progress
+from drtune.training.head_start import bank_rows, solve_head
 from drtune.training.loop import Hooks, Trainer
+
+SMALLEST_SQUARE = 1e-12
+"""Stands in for the squared length of features that are all zero."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +63,6 @@ def fit(params: Params, dataset: Path, bank: Path, hooks: Hooks) -> Fitted:
     backbone = build_backbone(params[BackboneSettings])
     features = checked_bank(params, card, backbone, bank)
     model = backbone.classifier(len(card.classes))
-    init_head(model.head, settings.head_init, generator(settings.seed, "head"))
     replay = None
     if features is not None and features.header.augmented:
         replay = (features.header.views, features.header.augment_seed)
@@ -73,10 +81,48 @@ def fit(params: Params, dataset: Path, bank: Path, hooks: Hooks) -> Fitted:
         batch_size=4 * settings.batch_size,
         workers=settings.workers,
     )
-    trainer = Trainer(model, build_method(params), features, train, val, settings, hooks)
+    settings, start = set_start(model, settings, features, val)
+    trainer = Trainer(model, build_method(params), features, train, val, settings, hooks, start)
     progress = trainer.run()
     model.load_state_dict(progress.best_state)
     return Fitted(model, backbone, card, progress)
+
+
+def set_start(
+    model: Classifier, settings: TrainSettings, bank: FeatureBank | None, val: Iterable[Batch]
+) -> tuple[TrainSettings, dict[str, Any] | None]:
+    """Set the head's first weights, and its learning rate where that is given per squared feature length.
+
+    Returns:
+        The settings with the absolute rate, and for a solved head the history record of epoch 0, which may
+        be chosen like any other epoch; else None.
+
+    Raises:
+        BankError: a start that needs the bank, and there is none.
+    """
+    device = pick_device(settings.device)
+    if settings.lr_head_unit == "feature":
+        features, _ = bank_rows(required(bank, "lr_head_unit: feature"), settings.seed)
+        rate = settings.lr_head / max(float(features.square().sum(dim=1).mean()), SMALLEST_SQUARE)
+        settings = settings.model_copy(update={"lr_head": rate})
+    if settings.head_init != "bank":
+        init_head(model.head, settings.head_init, generator(settings.seed, "head"))
+        return settings, None
+    features, labels = bank_rows(required(bank, "head_init: bank"), settings.seed)
+    before = predict(model.to(device), val, device)
+    head = solve_head(features, labels, before.features, before.labels, model.num_classes)
+    model.head.load_state_dict({"weight": head.weight, "bias": head.bias})
+    logits = before.features @ head.weight.T + head.bias
+    scores = validation_scores(before._replace(logits=logits))
+    record = {"epoch": 0, "phase": "start", "train_loss": round(head.train_loss, 6)}
+    return settings, record | {f"val_{name}": value for name, value in scores.items()}
+
+
+def required(bank: FeatureBank | None, setting: str) -> FeatureBank:
+    """The bank, or the error that a setting of `train` needs it."""
+    if bank is None:
+        raise BankError(f"train.{setting} needs the feature bank, and there is none; run `dvc repro extract`")
+    return bank
 
 
 def checked_bank(params: Params, card: DatasetCard, backbone: Backbone, path: Path) -> FeatureBank | None:

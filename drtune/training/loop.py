@@ -66,6 +66,7 @@ class Trainer:
         val: loader of the validation split.
         settings: `train` in params.yaml.
         hooks: reports and checkpoints.
+        start: history record of the model as it is given, with epoch 0; None where that is no candidate.
     """
 
     def __init__(
@@ -77,7 +78,9 @@ class Trainer:
         val: Any,
         settings: TrainSettings,
         hooks: Hooks,
+        start: Mapping[str, Any] | None = None,
     ) -> None:
+        self.start = start
         self.accelerator = Accelerator(cpu=settings.device == "cpu", mixed_precision=settings.precision)
         self.settings, self.hooks, self.method = settings, hooks, method
         self.model: nn.Module = self.accelerator.prepare(model)
@@ -101,6 +104,8 @@ class Trainer:
         state = None if folder is None else read_checkpoint(folder)
         if state is not None:
             self.progress = state["progress"]
+        elif self.start is not None:
+            self.add(dict(self.start))
         start = 0
         for phase in phases:
             if self.progress.epoch < start + phase.epochs:
@@ -137,10 +142,7 @@ class Trainer:
             record: dict[str, Any] = {"epoch": epoch + 1, "phase": phase.name}
             record |= self.run_epoch(phase, epoch)
             record |= {f"val_{name}": value for name, value in self.validate().items()}
-            self.keep(record)
-            self.hooks.on_event(
-                "epoch", {k: v for k, v in record.items() if k != "phase"}, self.progress.step
-            )
+            self.add(record)
             self.save(last=epoch + 1 == start + phase.epochs)
 
     def run_epoch(self, phase: Phase, epoch: int) -> dict[str, float]:
@@ -205,17 +207,19 @@ class Trainer:
         model = self.model if self.ema is None else self.ema.module
         return validation_scores(predict(model, self.val, self.accelerator.device))
 
-    def keep(self, record: dict[str, Any]) -> None:
-        """Add an epoch to the history, and its weights where they are the best so far."""
+    def add(self, record: dict[str, Any]) -> None:
+        """Add an epoch to the history, report it, and keep its weights where they are the best so far."""
         accuracy, loss = record["val_accuracy"], record["val_loss"]
         score = (accuracy, -loss) if self.settings.monitor == "accuracy" else (-loss, accuracy)
         self.progress.history.append(record)
         self.progress.epoch = record["epoch"]
-        if not self.progress.best_epoch or score > self.progress.best_score:
+        if not self.progress.best_score or score > self.progress.best_score:
             source = unwrapped(self.model) if self.ema is None else self.ema.module
             state = {name: value.detach().cpu().clone() for name, value in source.state_dict().items()}
             self.progress.best_epoch, self.progress.best_score = record["epoch"], score
             self.progress.best_state = state
+        values = {name: value for name, value in record.items() if name != "phase"}
+        self.hooks.on_event("epoch", values, self.progress.step)
 
     def save(self, last: bool) -> None:
         """Write a checkpoint where enough time has passed, and at the end of a phase."""

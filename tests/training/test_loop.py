@@ -21,7 +21,7 @@ BASE = {
     "lr_backbone": 0.05, "lr_head": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.0,
     "decay_norm_and_bias": True, "schedule": "cosine", "schedule_every": "step", "warmup_epochs": 0.0,
     "label_smoothing": 0.0, "clip_norm": None, "batch_norm": "train", "head_init": "normal",
-    "ema_decay": None, "monitor": "accuracy", "precision": "no",
+    "lr_head_unit": "absolute", "ema_decay": None, "monitor": "accuracy", "precision": "no",
     "deterministic": True, "workers": 0, "device": "cpu",
 }  # fmt: skip
 
@@ -228,7 +228,7 @@ def test_batch_norm_mode_decides_whether_statistics_move():
 def test_best_epoch_is_chosen_on_validation_and_ties_go_to_the_other_score(monitor, scores, best):
     t = trainer(classifier(), monitor=monitor)
     for epoch, (accuracy, loss) in enumerate(scores, 1):
-        t.keep({"epoch": epoch, "val_accuracy": accuracy, "val_loss": loss})
+        t.add({"epoch": epoch, "val_accuracy": accuracy, "val_loss": loss})
     assert t.progress.best_epoch == best
 
 
