@@ -58,7 +58,8 @@ def main(stage: Stage) -> None:
     )
     stage.run.log_artifact(paths.HISTORY)
     stage.run.log_artifact(paths.MODEL / "model.json")
-    print(f"{train.method}: best epoch {progress.best_epoch}, validation accuracy {best['val_accuracy']:.4f}")
+    epoch = f"best epoch {progress.best_epoch}" + ("" if progress.best_epoch else " (the start, untrained)")
+    print(f"{train.method}: {epoch}, validation accuracy {best['val_accuracy']:.4f}")
 
 
 if __name__ == "__main__":

@@ -29,6 +29,19 @@ def settings(**change):
     return BackboneSettings(**{**SMALL, **change})
 
 
+def flat(encoder):
+    """Weights as safetensors takes them, whatever the memory layout."""
+    return {name: value.contiguous() for name, value in encoder.state_dict().items()}
+
+
+def test_convolutions_run_in_channels_last_layout_and_mean_the_same():
+    built = build_backbone(settings())
+    assert built.encoder.conv1[0].weight.is_contiguous(memory_format=torch.channels_last)
+    plain = build_backbone(settings()).encoder.to(memory_format=torch.contiguous_format)
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(built.encoder(images), plain(images), rtol=1e-4, atol=1e-5)
+
+
 def test_random_weights_are_a_function_of_the_seed_and_leave_the_generator_alone():
     torch.manual_seed(5)
     before = torch.get_rng_state()
@@ -59,7 +72,7 @@ def test_a_vision_transformer_takes_another_image_size():
 
 def test_weights_from_a_path(tmp_path):
     source = build_backbone(settings(seed=3))
-    save_file(source.encoder.state_dict(), tmp_path / "w.safetensors")
+    save_file(flat(source.encoder), tmp_path / "w.safetensors")
     loaded = build_backbone(settings(weights=str(tmp_path / "w.safetensors")))
     assert loaded.fingerprint == source.fingerprint
 
@@ -106,7 +119,7 @@ def test_unreachable_hub_says_at_once_which_file_to_put_where(monkeypatch, tmp_p
 def test_published_weights_must_fit_the_arguments(monkeypatch, tmp_path):
     monkeypatch.setattr("drtune.backbones.zoo.hub_silence", lambda: "")
     source = build_backbone(settings(seed=3))
-    save_file(source.encoder.state_dict(), tmp_path / "published.safetensors")
+    save_file(flat(source.encoder), tmp_path / "published.safetensors")
     overlay = {"file": str(tmp_path / "published.safetensors"), "num_classes": 0}
 
     def published(**change):
@@ -131,7 +144,7 @@ RECORD = {
 def test_null_takes_what_the_weights_file_records_of_itself(tmp_path):
     path = tmp_path / "w.safetensors"
     source = build_backbone(settings(seed=3))
-    save_file(source.encoder.state_dict(), path, metadata={"backbone": json.dumps(RECORD)})
+    save_file(flat(source.encoder), path, metadata={"backbone": json.dumps(RECORD)})
     built = build_backbone(settings(weights=str(path), kwargs=None, image_size=None))
     assert built.fingerprint == source.fingerprint
     assert built.settings.kwargs == RECORD["kwargs"]
@@ -142,9 +155,7 @@ def test_null_takes_what_the_weights_file_records_of_itself(tmp_path):
 
 def test_a_record_of_another_architecture_is_not_used(tmp_path):
     path = tmp_path / "w.safetensors"
-    save_file(
-        build_backbone(settings()).encoder.state_dict(), path, metadata={"backbone": json.dumps(RECORD)}
-    )
+    save_file(flat(build_backbone(settings()).encoder), path, metadata={"backbone": json.dumps(RECORD)})
     with pytest.raises(WeightsError, match="does not fit backbone.name"):
         build_backbone(settings(name="resnet18", weights=str(path), kwargs=None, image_size=None))
 

@@ -19,7 +19,7 @@ from drtune.training import fit as module
 from drtune.training.fit import fit
 from drtune.training.loop import Hooks, Trainer
 
-RANDOM_HEAD = {"train.head_init": "normal", "train.lr_head_unit": "absolute", "train.lr_head": 0.5}
+SOLVED_HEAD = {"train.head_init": "bank", "train.lr_head_unit": "feature"}
 pytestmark = pytest.mark.usefixtures("clean_torch")
 
 
@@ -119,7 +119,7 @@ def equal(first, second):
 
 @pytest.mark.parametrize("method", ["dr_tune", "finetune", "linear_probe"])
 def test_every_method_learns_the_colours(task, bank, method):
-    params = task.params({"train.method": method, "train.epochs": 8, **RANDOM_HEAD})
+    params = task.params({"train.method": method, "train.epochs": 8, "train.lr_head": 0.5})
     fitted = fit(params, task.dataset, bank, Hooks())
     history = fitted.progress.history
     assert [record["epoch"] for record in history] == list(range(1, 9))
@@ -146,8 +146,8 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(task, bank)
 
 
 def test_the_random_weights_belong_to_the_backbone_s_own_seed(task, bank, trainer_of):
-    first = trainer_of(task.params(RANDOM_HEAD), task.dataset, bank).model
-    other_head = trainer_of(task.params({"train.seed": 1, **RANDOM_HEAD}), task.dataset, bank).model
+    first = trainer_of(task.params(), task.dataset, bank).model
+    other_head = trainer_of(task.params({"train.seed": 1}), task.dataset, bank).model
     assert equal(first.encoder.state_dict(), other_head.encoder.state_dict())
     assert not torch.equal(first.head.weight, other_head.head.weight)
 
@@ -201,9 +201,9 @@ def test_dr_tune_needs_a_bank_and_finetuning_none(task, tmp_path, trainer_of):
     absent, steps = tmp_path / "absent.safetensors", []
     hooks = Hooks(on_progress=lambda done, total: steps.append(done))
     with pytest.raises(BankError, match="dr_tune starts from the feature bank.*run `dvc repro extract`"):
-        fit(task.params(RANDOM_HEAD), task.dataset, absent, hooks)
+        fit(task.params(), task.dataset, absent, hooks)
     assert steps == []
-    plain = task.params({"train.method": "finetune", **RANDOM_HEAD})
+    plain = task.params({"train.method": "finetune"})
     assert trainer_of(plain, task.dataset, absent).train is not None
 
 
@@ -211,8 +211,8 @@ def test_dr_tune_needs_a_bank_and_finetuning_none(task, tmp_path, trainer_of):
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"train.lr_head_unit": "absolute"}, "head_init: bank"),
-        ({"train.head_init": "zero"}, "lr_head_unit: feature"),
+        ({"train.head_init": "bank"}, "head_init: bank"),
+        ({"train.lr_head_unit": "feature"}, "lr_head_unit: feature"),
     ],
 )
 def test_a_start_from_the_bank_needs_one(task, tmp_path, change, named):
@@ -222,19 +222,20 @@ def test_a_start_from_the_bank_needs_one(task, tmp_path, change, named):
 
 
 def test_a_solved_head_is_the_candidate_of_epoch_0(task, bank, trainer_of):
-    trainer = trainer_of(task.params(), task.dataset, bank)
+    trainer = trainer_of(task.params(SOLVED_HEAD), task.dataset, bank)
     start = trainer.start
     assert start["epoch"] == 0
     assert set(start) == {"epoch", "phase", "train_loss", "val_accuracy", "val_loss"}
     assert trainer.validate() == {"accuracy": start["val_accuracy"], "loss": pytest.approx(start["val_loss"])}
     assert start["val_accuracy"] > 0.7
-    assert trainer_of(task.params(RANDOM_HEAD), task.dataset, bank).start is None
+    assert trainer_of(task.params(), task.dataset, bank).start is None
 
 
 def test_an_encoder_that_training_spoils_is_not_kept(task, bank):
     events = []
     hooks = Hooks(on_event=lambda name, values, step: events.append((name, step, values)))
-    params = task.params({"train.method": "finetune", "train.lr_backbone": 30.0, "train.lr_head": 500.0})
+    rates = {"train.lr_backbone": 30.0, "train.lr_head": 500.0}
+    params = task.params({"train.method": "finetune", **SOLVED_HEAD, **rates})
     fitted = fit(params, task.dataset, bank, hooks)
     assert [record["epoch"] for record in fitted.progress.history] == [0, 1, 2]
     assert fitted.progress.best_epoch == 0
@@ -248,7 +249,9 @@ def test_an_encoder_that_training_spoils_is_not_kept(task, bank):
 def test_the_head_s_rate_is_per_squared_length_of_the_features(task, bank, trainer_of):
     rows = open_bank(bank).rows(torch.zeros(18, dtype=torch.long), torch.arange(18))
     square = rows.square().sum(1).mean().item()
-    relative = trainer_of(task.params({"train.lr_head": 0.5}), task.dataset, bank).settings
+    relative = trainer_of(
+        task.params({"train.lr_head": 0.5, "train.lr_head_unit": "feature"}), task.dataset, bank
+    ).settings
     assert relative.lr_head == pytest.approx(0.5 / square, rel=1e-5)
     change = {"train.lr_head": 0.5, "train.lr_head_unit": "absolute"}
     assert trainer_of(task.params(change), task.dataset, bank).settings.lr_head == 0.5
