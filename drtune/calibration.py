@@ -15,7 +15,7 @@ operations a step instead of 2KD². `rows @ R.T` are the rows of Eq. 12 themselv
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Literal
 
 import torch
@@ -85,7 +85,15 @@ def nearest_orthogonal(S: Tensor, proper: bool) -> Tensor:
     n = 192, 1280, 2048 on one core: SVD 8, 909, 3918 ms; Newton-Schulz steps take about three times that.
     """
     if S.device.type == "cpu":
-        return polar_by_svd(S, 1.0 if proper else None)
+        # LAPACK gives up on values that are not finite, or for other reasons, on rare matrices; then the
+        # products serve, and what is not finite goes on to the loss, where the loop explains it.
+        with suppress(torch.linalg.LinAlgError):
+            return polar_by_svd(S, 1.0 if proper else None)
+    return nearest_by_products(S, proper)
+
+
+def nearest_by_products(S: Tensor, proper: bool) -> Tensor:
+    """`nearest_orthogonal` without an SVD and without waiting for the device."""
     tiny = torch.finfo(S.dtype).tiny
     S = S / S.abs().amax().clamp_min(tiny)
     S = S / torch.linalg.matrix_norm(S).clamp_min(tiny)

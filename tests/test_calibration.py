@@ -1,3 +1,4 @@
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+from drtune import calibration
 from drtune.calibration import (
     class_shares,
     confidences,
+    nearest_by_products,
     nearest_orthogonal,
     polar_by_products,
     procrustes,
@@ -24,6 +27,23 @@ GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden" / "dr_tune_of
 few = settings(max_examples=30, deadline=None, derandomize=True)
 SHAPES = [(1, 1), (1, 5), (7, 4), (4, 7), (3, 40), (40, 3), (12, 12), (20, 30)]
 """(K, D): more rows than features, fewer, far fewer, one"""
+
+
+both_routes = pytest.mark.parametrize("route", ["svd", "products"])
+
+
+@contextmanager
+def taking(route):
+    """Rotate by SVD, as on the CPU, or by matrix products, as on a GPU."""
+    with pytest.MonkeyPatch.context() as patch:
+        if route == "products":
+            patch.setattr(calibration, "nearest_orthogonal", nearest_by_products)
+        yield
+
+
+def rotation_by(route, pretrained, downstream, proper, center):
+    with taking(route):
+        return procrustes(pretrained, downstream, proper=proper, center=center)
 
 
 @pytest.fixture(scope="module")
@@ -77,11 +97,12 @@ def assert_optimal(rotation, pretrained, downstream, proper, center):
         assert torch.linalg.det(rotation.double()) > 0
 
 
+@both_routes
 @few
-@given(banks(), st.booleans(), st.booleans())
-def test_rotation_is_orthogonal_and_reaches_the_svd_optimum(bank, proper, center):
+@given(bank=banks(), proper=st.booleans(), center=st.booleans())
+def test_rotation_is_orthogonal_and_reaches_the_svd_optimum(route, bank, proper, center):
     pretrained, downstream, *_ = bank
-    rotation = procrustes(pretrained, downstream, proper=proper, center=center)
+    rotation = rotation_by(route, pretrained, downstream, proper, center)
     assert_optimal(rotation, pretrained, downstream, proper, center)
 
 
@@ -110,65 +131,70 @@ def test_rotation_by_matrix_products_at_larger_sizes_and_steep_spectra(D):
 @pytest.mark.parametrize("reflect", [False, True])
 @pytest.mark.parametrize("center", [False, True])
 @pytest.mark.parametrize(("K", "D"), [(60, 8), (200, 48)])
-def test_a_planted_rotation_is_recovered(K, D, center, reflect):
+@both_routes
+def test_a_planted_rotation_is_recovered(route, K, D, center, reflect):
     random = torch.Generator().manual_seed(D)
     planted = torch.linalg.qr(torch.randn(D, D, generator=random)).Q
     if (torch.linalg.det(planted) < 0) != reflect:
         planted[:, 0] *= -1
     pretrained = torch.randn(K, D, generator=random)
     downstream = pretrained @ planted.T + (5.0 if center else 0.0)
-    found = procrustes(pretrained, downstream, proper=not reflect, center=center)
+    found = rotation_by(route, pretrained, downstream, not reflect, center)
     torch.testing.assert_close(found, planted, rtol=0, atol=2e-5)
 
 
-def test_a_reflection_is_refused_where_the_rotation_must_be_proper():
+@both_routes
+def test_a_reflection_is_refused_where_the_rotation_must_be_proper(route):
     pretrained = torch.randn(50, 6, generator=torch.Generator().manual_seed(0))
     downstream = pretrained * torch.tensor([1.0, 1, 1, 1, 1, -1])
-    assert torch.linalg.det(procrustes(pretrained, downstream, proper=True, center=False)) > 0
-    assert torch.linalg.det(procrustes(pretrained, downstream, proper=False, center=False)) < 0
+    assert torch.linalg.det(rotation_by(route, pretrained, downstream, True, False)) > 0
+    assert torch.linalg.det(rotation_by(route, pretrained, downstream, False, False)) < 0
 
 
 @pytest.mark.parametrize(("K", "D"), [(5, 40), (5, 9), (10, 16)])
-def test_directions_without_data_stay_where_they_are(K, D):
+@both_routes
+def test_directions_without_data_stay_where_they_are(route, K, D):
     random = torch.Generator().manual_seed(0)
     used = K - 1
     pretrained, downstream = torch.zeros(K, D), torch.zeros(K, D)
     pretrained[:, :used] = torch.randn(K, used, generator=random)
     downstream[:, :used] = torch.randn(K, used, generator=random)
-    rotation = procrustes(pretrained, downstream, proper=False, center=False)
+    rotation = rotation_by(route, pretrained, downstream, False, False)
     torch.testing.assert_close(rotation[used:, used:], torch.eye(D - used), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(("K", "D"), [(5, 40), (60, 20)])
-def test_equal_banks_give_the_identity(K, D):
+@both_routes
+def test_equal_banks_give_the_identity(route, K, D):
     rows = torch.randn(K, D, generator=torch.Generator().manual_seed(1))
-    rotation = procrustes(rows, rows, proper=True, center=True)
+    rotation = rotation_by(route, rows, rows, True, True)
     torch.testing.assert_close(rotation, torch.eye(D), rtol=0, atol=1e-5)
 
 
-def test_new_rows_outside_the_bank_are_not_scrambled():
+@both_routes
+def test_new_rows_outside_the_bank_are_not_scrambled(route):
     random = torch.Generator().manual_seed(0)
     rows = torch.rand(80, 16, generator=random) @ torch.randn(16, 60, generator=random).relu()
     bank, new = rows[:40], rows[40:] + torch.rand(40, 60, generator=random)
     moved = bank + 0.05 * torch.rand(40, 60, generator=random)
-    rotation = procrustes(bank, moved, proper=True, center=True)
+    rotation = rotation_by(route, bank, moved, True, True)
     assert (new @ rotation.T - new).norm() < 0.1 * (new - new.mean(dim=0)).norm()
 
 
-def test_banks_of_zeros_give_the_identity():
+@both_routes
+def test_banks_of_zeros_give_the_identity(route):
     rows = torch.zeros(6, 4)
-    torch.testing.assert_close(procrustes(rows, rows, proper=True, center=True), torch.eye(4))
-    torch.testing.assert_close(polar_by_products(1e-6 * torch.eye(4)), torch.eye(4))
+    torch.testing.assert_close(rotation_by(route, rows, rows, True, True), torch.eye(4))
 
 
 @pytest.mark.parametrize("scale", [1e-12, 1e-3, 1e6])
-def test_the_rotation_does_not_depend_on_the_scale_of_the_features(scale):
+@both_routes
+def test_the_rotation_does_not_depend_on_the_scale_of_the_features(route, scale):
     rows = torch.randn(30, 6, generator=torch.Generator().manual_seed(1))
     other = torch.randn(30, 6, generator=torch.Generator().manual_seed(2))
-    expected = procrustes(rows, other, proper=False, center=False)
-    torch.testing.assert_close(
-        procrustes(rows * scale, other * scale, proper=False, center=False), expected, rtol=0, atol=1e-5
-    )
+    expected = rotation_by("svd", rows, other, False, False)
+    found = rotation_by(route, rows * scale, other * scale, False, False)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
 def slow_translation(pretrained, downstream, labels, prototypes, rotation, confidence, temperature):
@@ -220,9 +246,10 @@ def test_class_means_after_translation_are_the_weighted_means(bank, confidence):
         torch.testing.assert_close(rows[one].mean(0), alpha[one] @ downstream[one], rtol=1e-4, atol=1e-4)
 
 
+@both_routes
 @few
-@given(banks(), st.integers(0, 1000))
-def test_the_order_of_rows_changes_nothing(bank, seed):
+@given(bank=banks(), seed=st.integers(0, 1000))
+def test_the_order_of_rows_changes_nothing(route, bank, seed):
     pretrained, downstream, labels, prototypes = bank
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     plain = translate(pretrained, downstream, labels, prototypes, None, "cosine", 1.0)
@@ -230,24 +257,25 @@ def test_the_order_of_rows_changes_nothing(bank, seed):
     torch.testing.assert_close(mixed, plain[order], rtol=1e-5, atol=1e-5)
     _, S = svd_optimum(pretrained, downstream, False, False)
     one, other = (
-        (procrustes(pretrained[i], downstream[i], proper=False, center=False).double() * S).sum()
+        (rotation_by(route, pretrained[i], downstream[i], False, False).double() * S).sum()
         for i in (torch.arange(len(labels)), order)
     )
     torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
+@both_routes
 @few
-@given(banks(), st.sampled_from([torch.bfloat16, torch.float16]), st.booleans())
-def test_half_precision_input_is_computed_in_float32_whatever_the_autocast(bank, dtype, autocast):
+@given(bank=banks(), dtype=st.sampled_from([torch.bfloat16, torch.float16]), autocast=st.booleans())
+def test_half_precision_input_is_computed_in_float32_whatever_the_autocast(route, bank, dtype, autocast):
     pretrained, downstream, labels, prototypes = bank
     halves = pretrained.to(dtype), downstream.to(dtype), labels, prototypes.to(dtype)
     exact = [tensor.float() if tensor.is_floating_point() else tensor for tensor in halves]
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        rotation = procrustes(*halves[:2], proper=True, center=True)
+        rotation = rotation_by(route, *halves[:2], True, True)
         rows = translate(*halves, rotation, "dot", 1.0)
         logits = scores(rows, prototypes, torch.zeros(len(prototypes)), rotation)
         length = rescale(halves[0], halves[1])
-    expected = procrustes(*exact[:2], proper=True, center=True)
+    expected = rotation_by(route, *exact[:2], True, True)
     assert rotation.dtype == rows.dtype == logits.dtype == length.dtype == torch.float32
     assert torch.equal(rotation, expected)
     assert torch.equal(rows, translate(*exact, expected, "dot", 1.0))
@@ -298,11 +326,16 @@ def test_nothing_here_carries_a_gradient():
     assert not rescale(rows, rows).requires_grad
 
 
-def test_a_single_dimension_turns_by_its_sign():
+@both_routes
+def test_a_single_dimension_turns_by_its_sign(route):
     up, down = torch.ones(4, 1), -torch.ones(4, 1)
-    assert float(procrustes(up, down, proper=False, center=False)) == -1
-    assert float(procrustes(up, down, proper=True, center=False)) == 1
-    assert float(nearest_orthogonal(torch.tensor([[2.0]]), False)) == 1
+    assert float(rotation_by(route, up, down, False, False)) == pytest.approx(-1)
+    assert float(rotation_by(route, up, down, True, False)) == pytest.approx(1)
+
+
+def test_the_cpu_takes_the_svd():
+    S = torch.randn(6, 6, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(nearest_orthogonal(S, False), calibration.polar_by_svd(S, None))
 
 
 @pytest.mark.parametrize("case", ["calibration0", "calibration1", "calibration2"])
@@ -321,3 +354,21 @@ def test_parity_with_the_official_calibration(golden, case):
 def close(found, expected):
     """Within 1e-4 of the largest value, the relative measure of a tensor."""
     assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+def test_features_that_are_not_finite_make_no_fault_of_their_own():
+    rows = torch.randn(20, 6)
+    broken = rows.clone()
+    broken[3, 2] = torch.inf
+    assert procrustes(rows, broken, proper=True, center=True).isnan().any()
+
+
+def test_where_lapack_gives_up_the_products_serve(monkeypatch):
+    def give_up(*_):
+        raise torch.linalg.LinAlgError("did not converge")
+
+    pretrained, downstream = torch.randn(30, 6), torch.randn(30, 6)
+    expected = procrustes(pretrained, downstream, proper=True, center=True)
+    monkeypatch.setattr(torch.linalg, "svd", give_up)
+    found = procrustes(pretrained, downstream, proper=True, center=True)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
