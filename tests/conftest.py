@@ -22,6 +22,8 @@ TINY = {
     "extract.batch_size": 8,
     "extract.device": "cpu",
     "train.epochs": 2,
+    "train.optimizer": "sgd",
+    "train.batch_norm": "train",
     "train.head_init": "normal",
     "train.lr_backbone": 0.03,
     "train.lr_head": 0.05,

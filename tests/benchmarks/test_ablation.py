@@ -24,7 +24,7 @@ def resolved(row, change=None):
 
 def test_every_row_is_a_training_of_its_own_but_for_what_tuning_adds():
     found = {row: resolved(row) for row in ROWS}
-    same = {TUNED, "plain fine-tuning at DR-Tune's rate"}
+    same = {TUNED, "plain fine-tuning with DR-Tune's settings"}
     different = [str(value) for row, value in found.items() if row not in same]
     assert len(set(different)) == len(different) == len(ROWS) - 2
     assert len({train.epochs * 1000 + train.batch_size for train, _ in found.values()}) == 1
@@ -43,10 +43,14 @@ def test_the_rows_of_dr_tune_add_one_part_at_a_time():
     assert resolved(FULL)[1] == shipped.method("dr_tune"), "the full method is the shipped one"
 
 
-def test_tuning_tries_rates_and_batch_norm_modes():
-    tried = {(t.lr_backbone, t.batch_norm) for t, _ in (resolved(TUNED, trial) for trial in GRID)}
+def test_tuning_tries_what_is_shipped_and_more():
+    tried = {
+        (t.optimizer, t.lr_backbone, t.batch_norm) for t, _ in (resolved(TUNED, trial) for trial in GRID)
+    }
     assert len(tried) == len(GRID) == 4
-    assert {mode for _, mode in tried} == {"train", "eval"}
+    assert {mode for *_, mode in tried} == {"train", "eval"}
+    shipped = settings({})[TrainSettings]
+    assert (shipped.optimizer, shipped.lr_backbone, shipped.batch_norm) in tried
 
 
 def test_a_cut_names_set_size_and_seed():
