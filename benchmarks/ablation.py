@@ -87,7 +87,7 @@ def on_test(change: dict[str, Any], task: Task) -> dict[str, float]:
     scores = test_scores(params, task, fitted)
     return {
         "test_accuracy": scores["accuracy"],
-        "test_balanced_accuracy": scores["balanced_accuracy"],
+        "test_mean_per_class": scores["mean_per_class"],
         "n": scores["n"],
         "val_accuracy": accuracy,
         "val_loss": -loss,
