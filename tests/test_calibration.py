@@ -372,3 +372,11 @@ def test_where_lapack_gives_up_the_products_serve(monkeypatch):
     monkeypatch.setattr(torch.linalg, "svd", give_up)
     found = procrustes(pretrained, downstream, proper=True, center=True)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_data_of_rank_one_at_right_angles_still_give_an_orthogonal_map():
+    S = torch.zeros(6, 6)
+    S[1:, 0] = torch.tensor([1.0, 0.5, -4.0, 2.7, -2.7])
+    W = nearest_by_products(S, proper=False)
+    torch.testing.assert_close(W @ W.T, torch.eye(6), atol=1e-5, rtol=0)
+    assert float((W * S).sum()) == pytest.approx(float(S.norm()), rel=1e-4)

@@ -108,7 +108,11 @@ def test_a_method_adds_faults_between_settings(tmp_path):
         ),
         ("augment", {"crop_area": [0.9, 0.5]}, r"augment\.crop_area  lower end 0\.9 exceeds upper end 0\.5"),
         ("augment", {"crop_area": [0.5, 1.5]}, r"upper end 1\.5 exceeds 1, the whole image"),
-        ("train", {"momentum": 0.0}, r"train\.nesterov  true needs train\.momentum > 0, got 0"),
+        (
+            "train",
+            {"optimizer": "sgd", "momentum": 0.0},
+            r"train\.nesterov  true needs train\.momentum > 0, got 0",
+        ),
     ],
 )
 def test_faults_between_settings(tmp_path, section, values, text):
