@@ -25,8 +25,8 @@ from torch.nn.functional import linear, normalize
 SILENT = 1e-6
 """Singular values up to this share of the largest are rounding (some ten units of float32): no data there."""
 LOWEST = 1e-14
-"""Singular values from here to 1 reach 1 in `polar_by_products`. A silent S + `SILENT` I goes down to the square
-of `SILENT`: S = u v^T with u and v at a right angle."""
+"""Singular values from here to 1 reach 1 in `polar_by_products`. S + `SILENT` I goes down to the square of
+`SILENT`: S = u v^T with u and v at a right angle."""
 LARGEST_SCALE = 1.6977
 """Bound on the scaling of a Newton-Schulz step, so that a singular value of 1 stays positive: Chen and Chow,
 "A stable scaling of Newton-Schulz for improving the sign function computation", 2014."""
