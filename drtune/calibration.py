@@ -88,7 +88,7 @@ def nearest_orthogonal(S: Tensor, proper: bool) -> Tensor:
     if S.device.type == "cpu":
         # LAPACK gives up on values that are not finite, or for other reasons, on rare matrices; then the
         # products serve, and what is not finite goes on to the loss, where the loop explains it.
-        with suppress(torch.linalg.LinAlgError):
+        with suppress(torch.linalg.LinAlgError):  # type: ignore[attr-defined]
             return polar_by_svd(S, 1.0 if proper else None)
     return nearest_by_products(S, proper)
 
