@@ -4,8 +4,9 @@
     python -m benchmarks.step_cost --backbone resnet50 --classes 200 --rounds 5 --parts
 
 The first three are `Trainer.step` with the method's settings in params.yaml, the fourth is `Official` below;
-all have the official optimiser and batch norm mode. One process, one random batch, a bank in memory; the four take turns. A round is `rotation_every` steps, so
-that everyone's rotation is in it. Ratios are medians over rounds, with quartiles. bfloat16 autocast on a GPU.
+all have the official optimiser and batch norm mode. One process, one random batch, a bank in memory; the four
+take turns. A round is `rotation_every` steps, so that everyone's rotation is in it. Ratios are medians over
+rounds, with quartiles. bfloat16 autocast on a GPU.
 """
 
 import argparse
