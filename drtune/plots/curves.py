@@ -67,9 +67,9 @@ def learning_curves(history: Sequence[Mapping[str, Any]], selected_epoch: int | 
     """Losses, terms of the objective, accuracies and learning rates of each epoch.
 
     Args:
-        history: one record an epoch with `epoch` and any of `phase`, `train_loss`, `loss/<term>`,
-            `train_accuracy`, `val_accuracy`, `val_loss`, `lr_backbone`, `lr_head`. What a record lacks leaves
-            a gap; what all lack is left out.
+        history: one record an epoch with `epoch` (0 is the start, before training) and any of `phase`,
+            `train_loss`, `loss/<term>`, `train_accuracy`, `val_accuracy`, `val_loss`, `lr_backbone`,
+            `lr_head`. What a record lacks leaves a gap; what all lack is left out.
         selected_epoch: the `epoch` whose weights were kept, marked in each panel; None marks none.
     """
     if not history:
@@ -94,7 +94,8 @@ def learning_curves(history: Sequence[Mapping[str, Any]], selected_epoch: int | 
             scale_rates(axes, history)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(loc="best")
-    figure.suptitle(f"Learning curves, {len(history)} epoch{'s' if len(history) > 1 else ''}")
+    trained = sum(record["epoch"] > 0 for record in history)
+    figure.suptitle(f"Learning curves, {trained} epoch{'' if trained == 1 else 's'}")
     return figure
 
 
@@ -111,7 +112,7 @@ def draw_lines(axes: Axes, history: Sequence[Mapping[str, Any]], lines: list[Lin
 
 def mark_epochs(axes: Axes, history: Sequence[Mapping[str, Any]], selected_epoch: int | None) -> None:
     """Mark the epoch that was kept and the borders between phases, and write whole epochs below."""
-    for before, after in pairwise(history):
+    for before, after in pairwise(record for record in history if record["epoch"] > 0):
         if before.get("phase") != after.get("phase"):
             border = (before["epoch"] + after["epoch"]) / 2
             axes.axvline(border, color=GREY, linewidth=1)

@@ -124,3 +124,15 @@ def test_equal_data_give_equal_bytes(tmp_path):
         save(draw(), tmp_path / "a.png")
         save(draw(), tmp_path / "b.png")
         assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_a_start_before_training_is_a_point_and_no_phase():
+    records = [
+        {"epoch": 0, "phase": "start", "val_loss": 0.9},
+        {"epoch": 1, "phase": "train", "val_loss": 0.5},
+    ]
+    figure = learning_curves(records, selected_epoch=0)
+    assert figure.get_suptitle() == "Learning curves, 1 epoch"
+    loss = figure.axes[0]
+    assert [line.get_xdata().tolist() for line in loss.lines if line.get_label() == "val"] == [[0, 1]]
+    assert not loss.texts
