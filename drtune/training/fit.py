@@ -100,15 +100,20 @@ def set_start(
     Raises:
         BankError: a start that needs the bank, and there is none.
     """
-    device = pick_device(settings.device)
-    if settings.lr_head_unit == "feature":
-        features, _ = bank_rows(required(bank, "lr_head_unit: feature"), settings.seed)
+    relative, solved = settings.lr_head_unit == "feature", settings.head_init == "bank"
+    if relative or solved:
+        if bank is None:
+            setting = "lr_head_unit: feature" if relative else "head_init: bank"
+            need = f"train.{setting} needs the feature bank, and there is none"
+            raise BankError(f"{need}; run `dvc repro extract`")
+        features, labels = bank_rows(bank, settings.seed)
+    if relative:
         rate = settings.lr_head / max(float(features.square().sum(dim=1).mean()), SMALLEST_SQUARE)
         settings = settings.model_copy(update={"lr_head": rate})
-    if settings.head_init != "bank":
+    if not solved:
         init_head(model.head, settings.head_init, generator(settings.seed, "head"))
         return settings, None
-    features, labels = bank_rows(required(bank, "head_init: bank"), settings.seed)
+    device = pick_device(settings.device)
     before = predict(model.to(device), val, device)
     head = solve_head(features, labels, before.features, before.labels, model.num_classes)
     model.head.load_state_dict({"weight": head.weight, "bias": head.bias})
@@ -116,13 +121,6 @@ def set_start(
     scores = validation_scores(before._replace(logits=logits))
     record = {"epoch": 0, "phase": "start", "train_loss": round(head.train_loss, 6)}
     return settings, record | {f"val_{name}": value for name, value in scores.items()}
-
-
-def required(bank: FeatureBank | None, setting: str) -> FeatureBank:
-    """The bank, or the error that a setting of `train` needs it."""
-    if bank is None:
-        raise BankError(f"train.{setting} needs the feature bank, and there is none; run `dvc repro extract`")
-    return bank
 
 
 def checked_bank(params: Params, card: DatasetCard, backbone: Backbone, path: Path) -> FeatureBank | None:

@@ -70,19 +70,16 @@ def solve_head(
         classes: C. A class without a row gets weight 0 and the lowest bias found.
     """
     centre = features.double().mean(dim=0)
-    length = float((features.double() - centre).norm(dim=1).square().mean().sqrt()) or 1.0
-    X = ((features.double() - centre) / length).numpy()
-    V = (val_features.double() - centre) / length
+    centred = features.double() - centre
+    length = float(centred.norm(dim=1).square().mean().sqrt()) or 1.0
+    X, V = centred / length, (val_features.double() - centre) / length
     solver = LogisticRegression(max_iter=ITERATIONS, warm_start=True)
-    best: tuple[float, float, Tensor, Tensor] | None = None
+    tried = []
     for strength in STRENGTHS:
-        weight, bias = solved(solver.set_params(C=strength), X, labels, classes)
-        loss = float(cross_entropy(V @ weight.T + bias, val_labels))
-        if best is None or loss < best[0]:
-            best = (loss, strength, weight, bias)
-    assert best is not None
-    _, strength, weight, bias = best
-    train_loss = float(cross_entropy(torch.from_numpy(X) @ weight.T + bias, labels))
+        weight, bias = solved(solver.set_params(C=strength), X.numpy(), labels, classes)
+        tried.append((float(cross_entropy(V @ weight.T + bias, val_labels)), strength, weight, bias))
+    _, strength, weight, bias = min(tried, key=lambda trial: trial[0])
+    train_loss = float(cross_entropy(X @ weight.T + bias, labels))
     weight = weight / length
     return SolvedHead(weight.float(), (bias - weight @ centre).float(), strength, train_loss)
 

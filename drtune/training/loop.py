@@ -105,7 +105,7 @@ class Trainer:
         if state is not None:
             self.progress = state["progress"]
         elif self.start is not None:
-            self.add(dict(self.start))
+            self.keep(dict(self.start))
         start = 0
         for phase in phases:
             if self.progress.epoch < start + phase.epochs:
@@ -142,7 +142,7 @@ class Trainer:
             record: dict[str, Any] = {"epoch": epoch + 1, "phase": phase.name}
             record |= self.run_epoch(phase, epoch)
             record |= {f"val_{name}": value for name, value in self.validate().items()}
-            self.add(record)
+            self.keep(record)
             self.save(last=epoch + 1 == start + phase.epochs)
 
     def run_epoch(self, phase: Phase, epoch: int) -> dict[str, float]:
@@ -207,7 +207,7 @@ class Trainer:
         model = self.model if self.ema is None else self.ema.module
         return validation_scores(predict(model, self.val, self.accelerator.device))
 
-    def add(self, record: dict[str, Any]) -> None:
+    def keep(self, record: dict[str, Any]) -> None:
         """Add an epoch to the history, report it, and keep its weights where they are the best so far."""
         accuracy, loss = record["val_accuracy"], record["val_loss"]
         score = (accuracy, -loss) if self.settings.monitor == "accuracy" else (-loss, accuracy)

@@ -228,7 +228,7 @@ def test_batch_norm_mode_decides_whether_statistics_move():
 def test_best_epoch_is_chosen_on_validation_and_ties_go_to_the_other_score(monitor, scores, best):
     t = trainer(classifier(), monitor=monitor)
     for epoch, (accuracy, loss) in enumerate(scores, 1):
-        t.add({"epoch": epoch, "val_accuracy": accuracy, "val_loss": loss})
+        t.keep({"epoch": epoch, "val_accuracy": accuracy, "val_loss": loss})
     assert t.progress.best_epoch == best
 
 
