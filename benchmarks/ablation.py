@@ -83,15 +83,14 @@ def on_test(change: dict[str, Any], task: Task) -> dict[str, float]:
     torch.set_num_threads(1)
     params = settings(change)
     fitted = train(params, task)
-    accuracy, loss = validation(fitted)
-    scores = test_scores(params, task, fitted)
+    best, scores = fitted.progress.best, test_scores(params, task, fitted)
     return {
         "test_accuracy": scores["accuracy"],
         "test_mean_per_class": scores["mean_per_class"],
         "n": scores["n"],
-        "val_accuracy": accuracy,
-        "val_loss": -loss,
-        "epoch": fitted.progress.best_epoch,
+        "val_accuracy": best["val_accuracy"],
+        "val_loss": best["val_loss"],
+        "epoch": best["epoch"],
     }
 
 
@@ -136,7 +135,7 @@ def spread(values: list[float]) -> dict[str, float]:
 
 
 def table(sets: list[str], shots: list[Any], seeds: list[int]) -> dict[str, Any]:
-    """Accuracy of each row and its paired differences, by set and size, and the mean over all."""
+    """Accuracy of each row and its paired differences, by set and size."""
     rows: dict[str, Any] = {}
     for size in shots:
         for name in sets:
@@ -159,7 +158,7 @@ def result(name: str, shots: str, seed: int) -> Path:
 
 
 def tuning(name: str, shots: str) -> Path:
-    """Where the rates chosen for a set of one size lie."""
+    """Where the settings chosen for plain fine-tuning on a set of one size lie."""
     return RESULTS / f"{name}-{shots}-tuned.json"
 
 

@@ -1,6 +1,6 @@
 """Resident memory while DR-Tune reads a feature bank that is far larger than it should cost.
 
-    python benchmarks/bank_memory.py         (ImageNet's size: 1.28 million rows of 2048, 5.2 GB on disk)
+    python -m benchmarks.bank_memory         (ImageNet's size: 1.28 million rows of 2048, 5.2 GB on disk)
 
 Writes a bank of random half-precision rows, opens it as training does and fetches the rows of one epoch in
 random order, B at a time. Another process writes, so that no memory it gave back hides any growth here. With

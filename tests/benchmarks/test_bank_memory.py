@@ -1,23 +1,10 @@
-import importlib.util
-from pathlib import Path
-
-import pytest
 import torch
 
+from benchmarks import bank_memory
 from drtune.banks.bank import open_bank
 
-ROOT = Path(__file__).resolve().parents[2]
 
-
-@pytest.fixture(scope="module")
-def bank_memory():
-    spec = importlib.util.spec_from_file_location("bank_memory", ROOT / "benchmarks" / "bank_memory.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_it_writes_a_bank_and_reads_an_epoch_of_it(bank_memory, tmp_path):
+def test_it_writes_a_bank_and_reads_an_epoch_of_it(tmp_path):
     path = tmp_path / "bank.safetensors"
     bank_memory.write(path, bank_memory.CHUNK + 3, 4)
     bank = open_bank(path)

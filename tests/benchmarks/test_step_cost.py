@@ -1,4 +1,3 @@
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from torch import nn
 
+from benchmarks import step_cost
 from drtune.backbones.classifier import Classifier
 from drtune.backbones.zoo import Backbone
 from drtune.config import BackboneSettings, load
@@ -19,16 +19,8 @@ ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT.parent / "shared" / "golden" / "dr_tune_official.safetensors"
 
 
-@pytest.fixture(scope="module")
-def step_cost():
-    spec = importlib.util.spec_from_file_location("step_cost", ROOT / "benchmarks" / "step_cost.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
-def world(step_cost):
+def world():
     AcceleratorState._reset_state(True)
     params = load(ROOT / "params.yaml", SETTINGS)
     encoder = nn.Sequential(nn.Conv2d(3, 5, 8), nn.Flatten(), nn.ReLU())
@@ -43,7 +35,7 @@ def close(found, expected):
 
 
 @pytest.mark.parametrize("case", ["trajectory0", "trajectory1"])
-def test_what_is_timed_as_the_official_code_computes_what_that_computes(step_cost, case):
+def test_what_is_timed_as_the_official_code_computes_what_that_computes(case):
     if not GOLDEN.is_file():
         pytest.skip("official tensors are not beside the repository (../shared/golden)")
     of = {k.removeprefix(f"{case}."): v for k, v in load_file(GOLDEN).items() if k.startswith(case)}
@@ -65,7 +57,7 @@ def test_what_is_timed_as_the_official_code_computes_what_that_computes(step_cos
     close(code.downstream, of["final.downstream_bank"])
 
 
-def test_every_contender_is_timed_in_every_round(step_cost, world):
+def test_every_contender_is_timed_in_every_round(world):
     rounds = step_cost.measure(world, 2)
     names = [step_cost.PLAIN, step_cost.PRECOMPUTED, step_cost.ONLINE, step_cost.OFFICIAL]
     assert [list(times) for times in rounds] == [names, names]
@@ -73,7 +65,7 @@ def test_every_contender_is_timed_in_every_round(step_cost, world):
     assert [list(times) for times in step_cost.measure_parts(world, 2)] == [names, names]
 
 
-def test_parts_add_up_to_a_mean_step(step_cost, world, monkeypatch):
+def test_parts_add_up_to_a_mean_step(world, monkeypatch):
     known = {"whole": (20.0, 20.0), "plain": (1.0, 1.0), "precomputed": (1.5, 2.5), "official": (2.0, 6.0)}
     steps = [step_cost.PLAIN, step_cost.PRECOMPUTED, step_cost.ONLINE, step_cost.OFFICIAL]
     behind_nothing = dict(zip(steps, ["plain", "precomputed", "precomputed", "official"], strict=True))
@@ -90,7 +82,7 @@ def test_parts_add_up_to_a_mean_step(step_cost, world, monkeypatch):
     assert list(times.values()) == pytest.approx([20.0, 20.0 + 0.6, 20.0 + 0.6 + 4.0, 20.0 + 1.4 + 4.0])
 
 
-def test_rotations_fall_on_the_numbers_that_the_period_divides(step_cost, world):
+def test_rotations_fall_on_the_numbers_that_the_period_divides(world):
     rotations = []
     for number in (0, 1, world.every):
         step = step_cost.ours("dr_tune", {"bank_size": 128}, world)
@@ -100,7 +92,7 @@ def test_rotations_fall_on_the_numbers_that_the_period_divides(step_cost, world)
     assert rotations == [True, False, True]
 
 
-def test_the_table_gives_medians_and_quartiles(step_cost):
+def test_the_table_gives_medians_and_quartiles():
     names = [step_cost.PLAIN, step_cost.PRECOMPUTED, step_cost.ONLINE, step_cost.OFFICIAL]
     rounds = [dict(zip(names, (0.1, 0.1 * x, 0.2, 0.3), strict=True)) for x in (1.0, 1.1, 1.2)]
     lines = step_cost.table(rounds).splitlines()
