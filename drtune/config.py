@@ -191,6 +191,7 @@ def parse(raw: Mapping[str, Any], source: str, methods: Mapping[str, type[Settin
         parse_into(parsed, faults, name, section, raw.get(name, MISSING))
     if methods is not None:
         check_methods(parsed, faults, raw, methods)
+        replace_by_method(parsed)
     faults += unknown_method(parsed.get("train"), raw.get("methods") if methods is None else methods)
     faults += cross_faults(parsed)
     if faults:
@@ -236,6 +237,15 @@ def check_methods(
     for name, section in methods.items():
         value = given.get(name, MISSING)
         parse_into(parsed, faults, f"methods.{name}", section, {} if value is None else value)
+
+
+def replace_by_method(parsed: dict[str, Settings]) -> None:
+    """Let the fields that the active method's settings share with `train` replace those of `train`."""
+    train = parsed.get("train")
+    if not isinstance(train, TrainSettings) or f"methods.{train.method}" not in parsed:
+        return
+    own = parsed[f"methods.{train.method}"].model_dump(include=set(TrainSettings.model_fields))
+    parsed["train"] = train.model_copy(update={key: value for key, value in own.items() if value is not None})
 
 
 def unknown_method(train: Settings | None, known: Any) -> list[Fault]:

@@ -41,7 +41,8 @@ def main(stage: Stage) -> None:
             seen.update(values)
             bar.note = in_words(seen)
 
-        fitted = fit(stage.params, paths.DATASET, paths.BANK, Hooks(on_event, bar, stage.checkpoints))
+        hooks = Hooks(on_event, bar, Bar(f"prepare {train.method}", "batches"), stage.checkpoints)
+        fitted = fit(stage.params, paths.DATASET, paths.BANK, hooks)
     progress = fitted.progress
     best = progress.best
     about = method | {

@@ -5,7 +5,7 @@ objective and its state. It is one file with one `Settings` class and one class 
 listed in `METHODS`; methods never import one another.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -35,23 +35,31 @@ class Phase:
 
 
 class Method(Protocol):
-    """One fine-tuning method; `model` below is a `Classifier`, maybe wrapped (see `unwrapped`)."""
+    """One fine-tuning method; `model` below is a `Classifier`, maybe wrapped (see `unwrapped`).
+
+    A field of `Settings` that `train` has too (`weight_decay`, say) replaces it for this method: what its
+    recipe cannot do without. Such a field may be None, which leaves `train` as it is.
+    """
 
     Settings: ClassVar[type[Settings]]
 
     def __init__(self, settings: Any, train: TrainSettings) -> None: ...
 
-    def prepare(self, model: nn.Module, bank: FeatureBank | None) -> None:
+    def prepare(self, model: nn.Module, bank: FeatureBank | None, batches: Iterable[Batch]) -> None:
         """Called once, on the training device, before the first step and before any checkpoint is read.
 
         Args:
-            model: where the method may keep the pretrained weights or features from.
+            model: at its start; where the method may keep the pretrained weights or features from.
             bank: pretrained features of the training split; None where none was extracted.
+            batches: those of the first epoch, on the device; each iteration is a pass over the images.
 
         Raises:
             BankError: the method needs a bank and there is none.
         """
         ...
+
+    def parameters(self) -> Iterable[nn.Parameter]:
+        """What is trained beside the model (a projection head, say), at `train.lr_head`."""
 
     def phases(self, epochs: int) -> Sequence[Phase]:
         """Split `train.epochs` into phases; most methods have one."""
@@ -72,8 +80,12 @@ class Method(Protocol):
 class Stateless:
     """Empty hooks for methods that only have an objective."""
 
-    def prepare(self, model: nn.Module, bank: FeatureBank | None) -> None:
+    def prepare(self, model: nn.Module, bank: FeatureBank | None, batches: Iterable[Batch]) -> None:
         """Nothing to prepare."""
+
+    def parameters(self) -> Iterable[nn.Parameter]:
+        """The model's alone."""
+        return []
 
     def phases(self, epochs: int) -> Sequence[Phase]:
         """One phase over all parameters."""

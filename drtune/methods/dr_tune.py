@@ -8,7 +8,7 @@ ring of the last K pairs (pretrained, downstream), see `drtune/calibration.py`; 
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import ClassVar, Literal
 
 import torch
@@ -20,7 +20,7 @@ from drtune.backbones.classifier import unwrapped
 from drtune.banks.bank import FeatureBank
 from drtune.banks.ring import RingBank
 from drtune.calibration import procrustes, rescale, scores, translate
-from drtune.config import Count, Positive, TrainSettings
+from drtune.config import Count, NonNegative, Positive, TrainSettings
 from drtune.data.batch import Batch
 from drtune.errors import BankError
 from drtune.losses import regularized
@@ -38,6 +38,7 @@ class DRTuneSettings(config.Settings):
     normalize: bool
     rotation: Literal["proper", "orthogonal", "off"]
     rotation_center: bool
+    rotation_prior: NonNegative
     rotation_every: Count
     rotation_between: Literal["keep", "none"]
     translation: bool
@@ -68,7 +69,7 @@ class DRTune(Stateless):
         self.step = 0
         self.rotation: Tensor | None = None
 
-    def prepare(self, model: nn.Module, bank: FeatureBank | None) -> None:
+    def prepare(self, model: nn.Module, bank: FeatureBank | None, batches: Iterable[Batch]) -> None:
         """Fill the ring with pairs (pretrained, pretrained) of training images drawn by `train.seed`.
 
         The ring holds min(K, N) pairs: no slot is ever random, and no pair is kept for much over an epoch.
@@ -120,8 +121,13 @@ class DRTune(Stateless):
         use, ring = self.settings, self.ring
         pretrained, downstream = ring.units if use.normalize else (ring.pretrained, ring.downstream)
         if use.rotation != "off" and self.step % use.rotation_every == 0:
-            proper, center = use.rotation == "proper", use.rotation_center
-            self.rotation = procrustes(pretrained, downstream, proper=proper, center=center)
+            self.rotation = procrustes(
+                pretrained,
+                downstream,
+                proper=use.rotation == "proper",
+                center=use.rotation_center,
+                prior=use.rotation_prior,
+            )
         elif use.rotation_between == "none":
             self.rotation = None
         rows, labels = pretrained, self.ring.labels

@@ -6,7 +6,7 @@ It owns optimiser, schedule, precision, validation and checkpoints, and knows no
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,14 +45,38 @@ class Hooks:
     Attributes:
         on_event: called with `step` (loss terms, learning rates) and `epoch` (a history record).
         on_progress: called before each phase and after each step with (steps done, steps in all).
+        on_prepare: the same for a method's passes over the images before the first step.
         checkpoints: folder of this training's running state; None keeps none.
         checkpoint_seconds: least time between two checkpoints, which are written between epochs.
     """
 
     on_event: OnEvent = ignore
     on_progress: Callable[[int, int], None] = ignore
+    on_prepare: Callable[[int, int], None] = ignore
     checkpoints: Path | None = None
     checkpoint_seconds: float = 30.0
+
+
+class FirstEpoch:
+    """The batches of the first epoch on a device; every iteration is the same pass, and is reported.
+
+    Args:
+        loader: the training's own.
+        device: of the images and labels.
+        report: called with (batches done, batches in all).
+    """
+
+    def __init__(self, loader: Any, device: torch.device, report: Callable[[int, int], None]) -> None:
+        self.loader, self.device, self.report = loader, device, report
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        set_epoch(self.loader, 0)
+        for done, batch in enumerate(self.loader, start=1):
+            yield on_device(batch, self.device)
+            self.report(done, len(self.loader))
 
 
 class Trainer:
@@ -88,7 +112,7 @@ class Trainer:
         self.val = self.accelerator.prepare_data_loader(val, device_placement=False)
         decay = settings.ema_decay
         self.ema = None if decay is None else ModelEmaV3(unwrapped(self.model), decay=decay)
-        method.prepare(self.model, bank)
+        method.prepare(self.model, bank, FirstEpoch(self.train, self.accelerator.device, hooks.on_prepare))
         self.progress = Progress()
         self.last_saved = time.monotonic()
 
@@ -132,7 +156,7 @@ class Trainer:
         """Set what is trained, and make the phase's own optimiser and schedule."""
         model = unwrapped(self.model)
         model.encoder.requires_grad_(phase.trains == "all")
-        optimizer = build_optimizer(model, self.settings)
+        optimizer = build_optimizer(model, self.settings, self.method.parameters())
         self.schedule = build_schedule(optimizer, self.settings, phase.epochs, len(self.train))
         self.optimizer = self.accelerator.prepare(optimizer)
 
@@ -165,14 +189,13 @@ class Trainer:
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """One optimiser step; returns the loss terms, still on the device."""
-        device = self.accelerator.device
-        images, labels = (part.to(device, non_blocking=True) for part in (batch.images, batch.labels))
-        batch = batch._replace(images=images, labels=labels)
+        batch = on_device(batch, self.accelerator.device)
         terms = self.method.loss(self.model, batch)
         loss = torch.stack(list(terms.values())).sum()
         self.accelerator.backward(loss)
         if self.settings.clip_norm is not None:
-            self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
+            everything = [*self.model.parameters(), *self.method.parameters()]
+            self.accelerator.clip_grad_norm_(everything, self.settings.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.method.after_step(batch)
@@ -228,6 +251,12 @@ class Trainer:
         if folder is not None and self.accelerator.is_main_process and (last or due):
             save_checkpoint(folder, self.progress, self.parts())
             self.last_saved = time.monotonic()
+
+
+def on_device(batch: Batch, device: torch.device) -> Batch:
+    """Images and labels on the device; what is looked up in the bank stays on the CPU."""
+    images, labels = (part.to(device, non_blocking=True) for part in (batch.images, batch.labels))
+    return batch._replace(images=images, labels=labels)
 
 
 def set_mode(model: Classifier, phase: Phase, batch_norm: str) -> None:

@@ -1,6 +1,7 @@
 """Parameter groups, optimisers and learning rate schedules, from `train` in params.yaml."""
 
 import math
+from collections.abc import Iterable
 
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
@@ -10,16 +11,19 @@ from drtune.backbones.classifier import Classifier
 from drtune.config import TrainSettings
 
 
-def parameter_groups(model: Classifier, settings: TrainSettings) -> list[dict[str, object]]:
-    """Trainable parameters as groups `backbone` and `head`, each with its own learning rate.
+def parameter_groups(
+    model: Classifier, settings: TrainSettings, extra: Iterable[nn.Parameter] = ()
+) -> list[dict[str, object]]:
+    """Trainable parameters as groups `backbone`, `head` and `method`, each with its own learning rate.
 
     Where `decay_norm_and_bias` is false, vectors (biases, norm scales) form groups without weight decay.
+    The method's own parameters, `extra`, learn at the head's rate.
     """
-    rates = {"backbone": settings.lr_backbone, "head": settings.lr_head}
-    modules: dict[str, nn.Module] = {"backbone": model.encoder, "head": model.head}
+    rates = {"backbone": settings.lr_backbone, "head": settings.lr_head, "method": settings.lr_head}
+    members_of = {"backbone": model.encoder.parameters(), "head": model.head.parameters(), "method": extra}
     groups: list[dict[str, object]] = []
-    for name, module in modules.items():
-        trainable = [p for p in module.parameters() if p.requires_grad]
+    for name, parameters in members_of.items():
+        trainable = [p for p in parameters if p.requires_grad]
         matrices = [p for p in trainable if p.ndim > 1 or settings.decay_norm_and_bias]
         vectors = [p for p in trainable if p.ndim <= 1 and not settings.decay_norm_and_bias]
         for members, decay in ((matrices, settings.weight_decay), (vectors, 0.0)):
@@ -28,9 +32,11 @@ def parameter_groups(model: Classifier, settings: TrainSettings) -> list[dict[st
     return groups
 
 
-def build_optimizer(model: Classifier, settings: TrainSettings) -> Optimizer:
+def build_optimizer(
+    model: Classifier, settings: TrainSettings, extra: Iterable[nn.Parameter] = ()
+) -> Optimizer:
     """SGD (momentum, Nesterov as set) or AdamW over `parameter_groups`."""
-    groups = parameter_groups(model, settings)
+    groups = parameter_groups(model, settings, extra)
     if settings.optimizer == "adamw":
         return AdamW(groups)
     return SGD(groups, momentum=settings.momentum, nesterov=settings.nesterov)

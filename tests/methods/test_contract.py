@@ -51,8 +51,12 @@ def prepared(name, labels=LABELS, **change):
     train = PARAMS[TrainSettings].model_copy(update={"batch_size": 8, **change})
     method = METHODS[name](PARAMS.method(name), train)
     model = classifier()
-    method.prepare(model, bank(model, labels))
+    method.prepare(model, bank(model, labels), [batch(range(i, i + 8), labels) for i in range(0, N, 8)])
     return method, model.train()
+
+
+def optimizer_of(method, model, lr=0.05, momentum=0.0):
+    return torch.optim.SGD([*model.parameters(), *method.parameters()], lr=lr, momentum=momentum)
 
 
 def one_step(method, model, rows, optimizer, labels=LABELS):
@@ -68,7 +72,7 @@ def one_step(method, model, rows, optimizer, labels=LABELS):
 
 def trained(name, steps=30, labels=LABELS):
     method, model = prepared(name, labels)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    optimizer = optimizer_of(method, model, momentum=0.9)
     order = torch.randperm(N, generator=generator(1)).tolist()
     losses = [
         one_step(method, model, [order[(8 * i + j) % N] for j in range(8)], optimizer, labels)
@@ -114,7 +118,7 @@ def test_state_round_trip_goes_on_bit_for_bit(name):
     other_method.load_state_dict({k: v.clone() for k, v in method.state_dict().items()})
     losses = []
     for m, net in ((method, model), (other_method, other_model)):
-        optimizer = torch.optim.SGD(net.parameters(), lr=0.05)
+        optimizer = optimizer_of(m, net)
         losses.append([one_step(m, net, range(8 * i, 8 * i + 8), optimizer) for i in range(5)])
     assert losses[0] == losses[1]
 
@@ -126,7 +130,7 @@ def test_state_round_trip_goes_on_bit_for_bit(name):
 )
 def test_odd_batches(name, rows):
     method, model = prepared(name)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    optimizer = optimizer_of(method, model, lr=0.01)
     for _ in range(3):
         assert all(torch.tensor(v).isfinite() for v in one_step(method, model, rows, optimizer).values())
     assert all(p.isfinite().all() for p in model.parameters())

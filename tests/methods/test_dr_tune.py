@@ -19,9 +19,9 @@ from drtune.seeding import generator
 GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden" / "dr_tune_official.safetensors"
 OFFICIAL = {
     "weight": "bank_over_batch", "loss_scale": "mean", "bank": "precomputed", "bank_size": 32,
-    "normalize": True, "rotation": "proper", "rotation_center": True, "rotation_every": 10,
-    "rotation_between": "none", "translation": True, "confidence": "cosine", "temperature": 1.0,
-    "rescale": "batch",
+    "normalize": True, "rotation": "proper", "rotation_center": True, "rotation_prior": 0.0,
+    "rotation_every": 10, "rotation_between": "none", "translation": True, "confidence": "cosine",
+    "temperature": 1.0, "rescale": "batch",
 }  # fmt: skip
 PAPER = OFFICIAL | {
     "loss_scale": "sum", "normalize": False, "rotation": "orthogonal", "rotation_center": False,
@@ -95,7 +95,7 @@ def test_parity_with_the_official_training(case, source):
     labels = torch.cat([of["warmup.labels"].flatten(), of["labels"].flatten()])
     method = method_of(OFFICIAL, bank=source, bank_size=len(warmup))
     bank = bank_of(model, images, labels)
-    method.prepare(model, bank)
+    method.prepare(model, bank, [])
     rows = torch.arange(len(warmup))
     first = bank.rows(torch.zeros_like(rows), rows)
     method.ring.push(first, first, labels[rows])  # in the order of the official warm-up
@@ -145,7 +145,7 @@ def paper_loss(features, labels, weight, bias, pairs):
 
 def test_the_paper_s_form_equals_its_equations_step_by_step():
     model, method = classifier(), method_of(PAPER, bank_size=24)
-    method.prepare(model, bank := bank_of(model))
+    method.prepare(model, bank := bank_of(model), [])
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     pairs = list(zip(method.ring.pretrained, method.ring.downstream, method.ring.labels, strict=True))
     pairs = [tuple(tensor.clone() for tensor in pair) for pair in pairs]
@@ -164,7 +164,7 @@ def test_the_paper_s_form_equals_its_equations_step_by_step():
 @pytest.mark.parametrize("preset", [OFFICIAL, PAPER], ids=["official", "paper"])
 def test_the_encoder_learns_from_the_batch_alone_and_the_head_from_both(preset):
     model, method = classifier(), method_of(preset)
-    method.prepare(model, bank_of(model))
+    method.prepare(model, bank_of(model), [])
     batch = batch_of(range(8))
     terms = method.loss(model, batch)
     sum(terms.values()).backward()
@@ -180,7 +180,7 @@ def test_the_mean_is_the_sum_divided_by_one_plus_the_weight():
     values = {}
     for scale in ("sum", "mean"):
         model, method = classifier(), method_of(PAPER, loss_scale=scale, weight=0.5)
-        method.prepare(model, bank_of(model))
+        method.prepare(model, bank_of(model), [])
         values[scale] = [float(t.detach()) for t in method.loss(model, batch_of(range(8))).values()]
     np.testing.assert_allclose(np.array(values["sum"]) / 1.5, values["mean"], rtol=1e-6)
 
@@ -190,7 +190,7 @@ def test_label_smoothing_acts_on_the_batch_alone():
     terms = []
     for smoothing in (0.0, 0.2):
         method = method_of(PAPER, label_smoothing=smoothing)
-        method.prepare(model, bank_of(model))
+        method.prepare(model, bank_of(model), [])
         terms.append(method.loss(model, batch))
     expected = cross_entropy(model(batch.images).logits, batch.labels, label_smoothing=0.2)
     torch.testing.assert_close(terms[1]["cross_entropy"], expected)
@@ -204,7 +204,7 @@ def test_the_ring_starts_with_training_images_drawn_by_the_seed():
     rings = []
     for seed in (0, 0, 1):
         method = method_of(PAPER, bank_size=16, seed=seed)
-        method.prepare(model, bank)
+        method.prepare(model, bank, [])
         rings.append(method.ring)
     all_rows = bank.rows(torch.zeros(N, dtype=torch.long), torch.arange(N))
     places = [(all_rows == row).all(dim=1).nonzero().flatten().tolist() for row in rings[0].pretrained]
@@ -218,7 +218,7 @@ def test_the_ring_starts_with_training_images_drawn_by_the_seed():
 def test_fewer_images_than_k_make_a_smaller_ring_without_random_rows():
     model, method = classifier(), method_of(PAPER, bank_size=2048)
     bank = bank_of(model)
-    method.prepare(model, bank)
+    method.prepare(model, bank, [])
     assert len(method.ring) == method.ring.capacity == N
     expected = bank.rows(torch.zeros(N, dtype=torch.long), torch.arange(N))
     torch.testing.assert_close(method.ring.pretrained.sum(0), expected.sum(0))
@@ -228,7 +228,7 @@ def test_fewer_images_than_k_make_a_smaller_ring_without_random_rows():
 def test_a_step_sees_the_view_that_its_batch_replays():
     model, method = classifier(), method_of(PAPER)
     bank = bank_of(model, torch.stack([IMAGES, IMAGES + 1]))
-    method.prepare(model, bank)
+    method.prepare(model, bank, [])
     index, view = torch.tensor([3, 4, 5]), torch.tensor([1, 0, 1])
     batch = Batch(IMAGES[index], LABELS[index], index, view)
     method.loss(model, batch)
@@ -243,7 +243,7 @@ def test_online_features_come_from_the_encoder_as_it_was_and_do_not_change_it():
     model = Classifier(encoder, D, C).eval()
     method = method_of(PAPER, bank="online")
     bank = bank_of(model)
-    method.prepare(model, bank)
+    method.prepare(model, bank, [])
     optimizer = torch.optim.SGD(model.train().parameters(), lr=0.5)
     for start in (0, 8, 16, 24):
         step(method, model, optimizer, batch_of(range(start, start + 8)))
@@ -256,7 +256,7 @@ def test_online_features_come_from_the_encoder_as_it_was_and_do_not_change_it():
 def test_the_rotation_is_refreshed_on_time_and_kept_or_dropped_in_between(between):
     model = classifier()
     method = method_of(PAPER, rotation_every=3, rotation_between=between)
-    method.prepare(model, bank_of(model))
+    method.prepare(model, bank_of(model), [])
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     seen = []
     for number in range(7):
@@ -284,7 +284,7 @@ def test_each_part_can_be_switched_off_and_matters(part):
     values = []
     for change in ({}, {part: PARTS_OFF[part]}):
         method = method_of(OFFICIAL | change)
-        method.prepare(model, bank_of(model))
+        method.prepare(model, bank_of(model), [])
         method.ring.push(*pairs)
         values.append(float(method.loss(model, batch_of(range(8)))["distribution"].detach()))
     assert np.isfinite(values).all()
@@ -294,7 +294,7 @@ def test_each_part_can_be_switched_off_and_matters(part):
 def test_without_calibration_the_bank_is_classified_as_it_is():
     model = classifier()
     method = method_of(PAPER, rotation="off", translation=False, weight=1.0)
-    method.prepare(model, bank_of(model))
+    method.prepare(model, bank_of(model), [])
     terms = method.loss(model, batch_of(range(8)))
     expected = cross_entropy(model.head(method.ring.pretrained), method.ring.labels)
     torch.testing.assert_close(terms["distribution"], expected)
@@ -307,7 +307,7 @@ def test_a_resumed_training_is_bit_identical(preset, done):
     def begin():
         model = classifier()
         method = method_of(preset)
-        method.prepare(model, bank_of(classifier()))
+        method.prepare(model, bank_of(classifier()), [])
         return model, method, torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
 
     def go(parts, start, stop):
@@ -330,10 +330,10 @@ def test_a_resumed_training_is_bit_identical(preset, done):
 def test_no_bank_and_a_bank_of_another_width_are_refused():
     model, method = classifier(), method_of(PAPER)
     with pytest.raises(BankError, match=r"dr_tune starts from the feature bank.*dvc repro extract"):
-        method.prepare(model, None)
+        method.prepare(model, None, [])
     narrow = FeatureBank.from_tensors(torch.zeros(1, N, D - 1), LABELS, ["x"] * N, HEADER)
     with pytest.raises(BankError, match="has 9 features a row, the model 10; run `dvc repro extract`"):
-        method.prepare(model, narrow)
+        method.prepare(model, narrow, [])
 
 
 def test_a_batch_larger_than_the_ring_is_a_fault_of_the_settings():
