@@ -51,14 +51,8 @@ def unit_rows(rows: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def procrustes(
-    pretrained: Tensor, downstream: Tensor, *, proper: bool, center: bool, prior: float = 0.0
-) -> Tensor:
+def procrustes(pretrained: Tensor, downstream: Tensor, *, proper: bool, center: bool) -> Tensor:
     """Eq. 7: the orthogonal R that minimises sum_k ||R v_k^p - v_k^d||², within 1e-4 of the optimum.
-
-    With a prior of n rows it minimises that sum plus the same over n rows which did not move: rows without a
-    preferred direction, as long as those of the bank. Few rows in many dimensions say little of most
-    directions; the prior keeps R from fitting their noise. Not in the paper.
 
     Where the data leave R open (K < D, dead channels, duplicate rows), R is the optimum nearest to the
     identity, so that rows which enter the bank later are not scrambled. If 2K < D, the work is done in the 2K
@@ -69,7 +63,6 @@ def procrustes(
         downstream: [K, D] rows v^d of the same images.
         proper: force det R = +1 (the official code), instead of allowing a reflection (Eq. 7 as written).
         center: remove both means first (the official code). R is still meant for rows that are not centred.
-        prior: n >= 0, in rows.
 
     Returns:
         R, [D, D] float32, for column vectors: rows are rotated by `rows @ R.T`.
@@ -79,12 +72,10 @@ def procrustes(
         if center:
             P, Q = P - P.mean(dim=0), Q - Q.mean(dim=0)
         K, D = P.shape
-        still = prior / D * (P.norm(dim=1) * Q.norm(dim=1)).mean()  # what the prior adds to S = Q^T P: still I
         if 2 * K >= D:
-            return nearest_orthogonal(Q.mT @ P + still * torch.eye(D, device=P.device), proper)
+            return nearest_orthogonal(Q.mT @ P, proper)
         J = torch.linalg.qr(torch.cat([P, Q]).mT).Q  # [D, 2K], spans all rows
-        identity = torch.eye(2 * K, device=P.device)
-        turn = nearest_orthogonal((Q @ J).mT @ (P @ J) + still * identity, proper) - identity
+        turn = nearest_orthogonal((Q @ J).mT @ (P @ J), proper) - torch.eye(2 * K, device=P.device)
         return torch.eye(D, device=P.device) + J @ turn @ J.mT  # type: ignore[no-any-return]
 
 

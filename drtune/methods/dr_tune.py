@@ -20,7 +20,7 @@ from drtune.backbones.classifier import unwrapped
 from drtune.banks.bank import FeatureBank
 from drtune.banks.ring import RingBank
 from drtune.calibration import procrustes, rescale, scores, translate
-from drtune.config import Count, NonNegative, Positive, TrainSettings
+from drtune.config import Count, Positive, TrainSettings
 from drtune.data.batch import Batch
 from drtune.errors import BankError
 from drtune.losses import regularized
@@ -38,7 +38,6 @@ class DRTuneSettings(config.Settings):
     normalize: bool
     rotation: Literal["proper", "orthogonal", "off"]
     rotation_center: bool
-    rotation_prior: NonNegative
     rotation_every: Count
     rotation_between: Literal["keep", "none"]
     translation: bool
@@ -121,13 +120,8 @@ class DRTune(Stateless):
         use, ring = self.settings, self.ring
         pretrained, downstream = ring.units if use.normalize else (ring.pretrained, ring.downstream)
         if use.rotation != "off" and self.step % use.rotation_every == 0:
-            self.rotation = procrustes(
-                pretrained,
-                downstream,
-                proper=use.rotation == "proper",
-                center=use.rotation_center,
-                prior=use.rotation_prior,
-            )
+            proper, center = use.rotation == "proper", use.rotation_center
+            self.rotation = procrustes(pretrained, downstream, proper=proper, center=center)
         elif use.rotation_between == "none":
             self.rotation = None
         rows, labels = pretrained, self.ring.labels

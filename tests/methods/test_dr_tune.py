@@ -19,9 +19,9 @@ from drtune.seeding import generator
 GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden" / "dr_tune_official.safetensors"
 OFFICIAL = {
     "weight": "bank_over_batch", "loss_scale": "mean", "bank": "precomputed", "bank_size": 32,
-    "normalize": True, "rotation": "proper", "rotation_center": True, "rotation_prior": 0.0,
-    "rotation_every": 10, "rotation_between": "none", "translation": True, "confidence": "cosine",
-    "temperature": 1.0, "rescale": "batch",
+    "normalize": True, "rotation": "proper", "rotation_center": True, "rotation_every": 10,
+    "rotation_between": "none", "translation": True, "confidence": "cosine", "temperature": 1.0,
+    "rescale": "batch",
 }  # fmt: skip
 PAPER = OFFICIAL | {
     "loss_scale": "sum", "normalize": False, "rotation": "orthogonal", "rotation_center": False,
