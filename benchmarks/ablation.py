@@ -10,17 +10,24 @@ fine-tuning on validation of a cut of its own; the rows of DR-Tune run with the 
 import argparse
 import tempfile
 from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 import torch
 
-from benchmarks.harness import Task, changed, make_task, seeded, test_scores, train, validation
+from benchmarks.harness import (
+    Task,
+    changed,
+    make_task,
+    run_all,
+    seeded,
+    spread,
+    test_scores,
+    train,
+    validation,
+)
 from drtune.config import Params, read_yaml
-from drtune.data.loaders import processors
 from drtune.files import read_json, write_json
 
 RESULTS = Path("benchmarks/results")
@@ -94,18 +101,12 @@ def on_test(change: dict[str, Any], task: Task) -> dict[str, float]:
     }
 
 
-def run_all(job: Any, changes: list[dict[str, Any]], task: Task) -> list[Any]:
-    """Run one job per change, as many at once as there are processors, one thread each."""
-    with ProcessPoolExecutor(processors(), mp_context=get_context("spawn")) as pool:
-        return list(pool.map(job, changes, [task] * len(changes)))
-
-
 def tune(name: str, shots: str, seed: int) -> dict[str, Any]:
     """Try `GRID` for plain fine-tuning on the validation split of one cut."""
     place = cut(name, shots, seed)
     with tempfile.TemporaryDirectory() as folder:
         task = make_task(settings(place), Path(folder))
-        scores = run_all(best_on_validation, [place | ROWS[TUNED] | trial for trial in GRID], task)
+        scores = run_all(best_on_validation, [(place | ROWS[TUNED] | trial, task) for trial in GRID])
     trials = [
         trial | {"val_accuracy": accuracy, "val_loss": -loss}
         for trial, (accuracy, loss) in zip(GRID, scores, strict=True)
@@ -121,17 +122,8 @@ def compare(name: str, shots: str, seed: int, tuned: Mapping[str, Any]) -> dict[
     different = [change for i, change in enumerate(changes.values()) if change not in [*changes.values()][:i]]
     with tempfile.TemporaryDirectory() as folder:
         task = make_task(settings(place), Path(folder))
-        found = run_all(on_test, different, task)
+        found = run_all(on_test, [(change, task) for change in different])
     return {row: found[different.index(change)] for row, change in changes.items()}
-
-
-def spread(values: list[float]) -> dict[str, float]:
-    """Mean and standard deviation, in percent."""
-    return {
-        "mean": round(100 * mean(values), 2),
-        "std": round(100 * stdev(values), 2) if len(values) > 1 else 0.0,
-        "n": len(values),
-    }
 
 
 def table(sets: list[str], shots: list[Any], seeds: list[int]) -> dict[str, Any]:

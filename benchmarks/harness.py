@@ -1,8 +1,11 @@
 """What the accuracy benchmarks share: settings with changes, one training, one opening of the test split."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any, NamedTuple
 
 from drtune.backbones.zoo import build_backbone
@@ -17,8 +20,9 @@ from drtune.config import (
     parse,
 )
 from drtune.data.ingest import ingest
+from drtune.data.loaders import processors
 from drtune.data.packed import Split, open_split
-from drtune.evaluation import pick_device
+from drtune.evaluation import measure, pick_device
 from drtune.methods import SETTINGS
 from drtune.training.fit import Fitted, fit
 from drtune.training.loop import Hooks
@@ -51,6 +55,7 @@ def seeded(seed: int) -> dict[str, int]:
 
 def make_task(params: Params, folder: Path) -> Task:
     """Cut and pack the data, and extract the bank, as the first two stages do."""
+    folder.mkdir(parents=True, exist_ok=True)
     task = Task(folder / "dataset", folder / "bank.safetensors")
     card = ingest(params[DataSettings], task.dataset, folder)
     backbone, extract = build_backbone(params[BackboneSettings]), params[ExtractSettings]
@@ -83,3 +88,30 @@ def test_scores(params: Params, task: Task, fitted: Fitted) -> dict[str, float]:
     """Headline numbers on the test split."""
     settings = params[EvaluateSettings]
     return measure_test(fitted.model, task.dataset, fitted.backbone.spec, settings)[2]
+
+
+def ood_scores(params: Params, task: Task, fitted: Fitted) -> dict[str, float]:
+    """Accuracy on each set drawn otherwise."""
+    settings, spec = params[EvaluateSettings], fitted.backbone.spec
+    names = sorted(name for name in fitted.card.counts if name.startswith("ood/"))
+    return {
+        name.removeprefix("ood/"): measure(fitted.model, open_split(task.dataset, name), spec, settings)[1][
+            "accuracy"
+        ]
+        for name in names
+    }
+
+
+def run_all(job: Any, calls: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """`job(*call)` for each call, as many at once as there are processors, each in a process of its own."""
+    with ProcessPoolExecutor(processors(), mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+        return list(pool.map(job, *zip(*calls, strict=True)))
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Mean and standard deviation, in percent."""
+    return {
+        "mean": round(100 * mean(values), 2),
+        "std": round(100 * stdev(values), 2) if len(values) > 1 else 0.0,
+        "n": len(values),
+    }

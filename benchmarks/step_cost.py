@@ -1,10 +1,11 @@
-"""Time of a training step: plain fine-tuning, DR-Tune in both forms, and what the official code would cost.
+"""Time of a training step: plain fine-tuning, DR-Tune in both forms, what its official code would cost, and
+every other method.
 
     python -m benchmarks.step_cost                                      (in the project folder)
     python -m benchmarks.step_cost --backbone resnet50 --classes 200 --rounds 5 --parts
 
-The first three are `Trainer.step` with the method's settings in params.yaml, the fourth is `Official` below;
-all have the official optimiser and batch norm mode. One process, one random batch, a bank in memory; the four
+All are `Trainer.step` with the method's settings in params.yaml but for the official code, `Official` below;
+all have the official optimiser and batch norm mode. One process, one random batch, a bank in memory; they
 take turns. A round is `rotation_every` steps, so that everyone's rotation is in it. Ratios are medians over
 rounds, with quartiles. bfloat16 autocast on a GPU.
 """
@@ -197,13 +198,15 @@ def seconds(step: Step, numbers: Iterable[int], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def contenders(world: World) -> dict[str, Step]:
-    """The four, each with its own model at the same start."""
+def contenders(world: World, others: bool) -> dict[str, Step]:
+    """The first four and maybe all other methods, each with its own model at the same start."""
+    names = [name for name in METHODS if others and name not in ("finetune", "dr_tune")]
     return {
         PLAIN: ours("finetune", {}, world),
         PRECOMPUTED: ours("dr_tune", {"bank": "precomputed", "bank_size": world.bank_size}, world),
         ONLINE: ours("dr_tune", {"bank": "online", "bank_size": world.bank_size}, world),
         OFFICIAL: official(world),
+        **{name: ours(name, {}, world) for name in names},
     }
 
 
@@ -213,7 +216,7 @@ def measure(world: World, rounds: int) -> list[dict[str, float]]:
     On the CPU the contenders take turns step by step, so that whatever slows the machine meets all; on a GPU,
     where the wait at the end of a turn would count too, period by period.
     """
-    steps, every = contenders(world), world.every
+    steps, every = contenders(world, others=True), world.every
     turns: list[Iterable[int]] = (
         [range(every)] if world.device.type == "cuda" else [[i] for i in range(every)]
     )
@@ -230,10 +233,11 @@ def measure(world: World, rounds: int) -> list[dict[str, float]]:
 def measure_parts(world: World, rounds: int) -> list[dict[str, float]]:
     """The same, put together from parts, for backbones that take seconds a step.
 
-    Timed are a plain step, the frozen encoder's pass, and steps of all four behind an encoder that costs
+    Timed are a plain step, the frozen encoder's pass, and steps of the first four behind an encoder that costs
     nothing, once with rotation and once without.
     """
-    plain, steps, every = ours("finetune", {}, world), contenders(world.without_encoder()), world.every
+    plain, every = ours("finetune", {}, world), world.every
+    steps = contenders(world.without_encoder(), others=False)
     frozen = world.model().encoder.requires_grad_(False).eval()
     found = []
     for _ in range(rounds + 1):

@@ -1,0 +1,100 @@
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from benchmarks import fair
+from benchmarks.harness import spread
+from drtune.config import DataSettings, TrainSettings, read_yaml
+from drtune.errors import ConfigError
+from drtune.files import write_json
+from drtune.methods import METHODS
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _in_the_project(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture
+def plan():
+    return read_yaml(ROOT / "benchmarks/params.yaml")
+
+
+def resolved(plan, row, trial):
+    params = fair.settings(plan, fair.cut(plan, "trashnet6", 3) | fair.fixed(row) | trial)
+    train = params[TrainSettings]
+    return params, train, params.method(train.method)
+
+
+def test_every_method_has_a_row(plan):
+    assert {row["method"] for row in plan["fair"]["rows"].values()} == set(METHODS)
+    assert {row["title"] for row in plan["fair"]["rows"].values() if row["method"] == "sp"} == {
+        "L2-SP", "L2-SP-Fisher", "L1-SP", "GL-SP", "GL-SP-Fisher",
+    }  # fmt: skip
+
+
+def test_conditions_are_equal(plan):
+    same = {"epochs", "batch_size", "drop_last", "optimizer", "schedule", "seed", "monitor"}
+    conditions = set()
+    for row in plan["fair"]["rows"].values():
+        params, train, _ = resolved(plan, row, {})
+        conditions.add(str([params.raw["augment"], params[DataSettings], train.model_dump(include=same)]))
+    assert len(conditions) == 1
+
+
+def test_every_trial_of_a_row_is_another_training_and_all_rows_have_as_many(plan):
+    budget = plan["fair"]["trials"]
+    for name, row in plan["fair"]["rows"].items():
+        found = [resolved(plan, row, trial)[1:] for trial in fair.trials(row, budget)]
+        assert len({str(settings) for settings in found}) == budget, name
+        rates = {(train.lr_backbone, train.lr_head) for train, _ in found}
+        assert len(rates) >= 2, name
+
+
+def test_another_number_of_trials_is_refused(plan):
+    row = plan["fair"]["rows"]["finetune"]
+    with pytest.raises(ConfigError, match="'plain fine-tuning' has 4 combinations, fair.trials allows 5"):
+        fair.trials(row, 5)
+
+
+def test_the_pipeline_runs_every_row_and_set_of_the_table(plan):
+    stages = YAML(typ="safe").load(ROOT / "benchmarks/dvc.yaml")["stages"]
+    matrix = stages["fair"]["matrix"]
+    assert {row["name"]: row["method"] for row in matrix["row"]} == {
+        name: row["method"] for name, row in plan["fair"]["rows"].items()
+    }
+    assert set(matrix["set"]) == set(plan["fair"]["sets"])
+    (out,) = stages["fair"]["outs"]
+    name = next(iter(out)).replace("${item.set}", "toy").replace("${item.row.name}", "bss")
+    assert name == str(fair.result("toy", "bss"))
+
+
+def run_of(accuracy, seconds, shifted=None):
+    return {
+        "test_accuracy": accuracy, "test_mean_per_class": accuracy - 0.1, "n": 100, "val_accuracy": 0.5,
+        "epoch": 3, "seconds": seconds, "peak_mb": 100 * seconds, "ood": shifted or {},
+    }  # fmt: skip
+
+
+def test_the_table_pairs_seeds_and_relates_cost_to_plain_fine_tuning(tmp_path, monkeypatch, plan):
+    monkeypatch.setattr(fair, "RESULTS", tmp_path)
+    rows = {name: plan["fair"]["rows"][name] for name in ("finetune", "dr_tune")}
+    small = {"fair": plan["fair"] | {"rows": rows, "sets": {"toy": {"shots": 5}}, "seeds": [0, 1]}}
+    plain = {"0": run_of(0.5, 1.0, {"art": 0.2}), "1": run_of(0.7, 2.0, {"art": 0.4})}
+    ours = {"0": run_of(0.6, 2.0, {"art": 0.5}), "1": run_of(0.9, 3.0, {"art": 0.5})}
+    for row, runs in (("finetune", plain), ("dr_tune", ours)):
+        write_json(fair.result("toy", row), {"runs": runs})
+    found = fair.table(small)
+    cell = found["dr_tune"]["toy"]
+    assert cell["test_accuracy"] == spread([0.6, 0.9])
+    assert cell["minus_plain"]["mean"] == 15.0
+    assert cell["seconds_over_plain"] == cell["peak_mb_over_plain"] == 1.75
+    assert found["finetune"]["toy"]["minus_plain"]["mean"] == 0.0
+    text = fair.markdown(found, small)
+    assert "| DR-Tune | 75.0 ± 21.2 | 75.0 | 65.0 | +15.0 | 50.0 | 1.75 | 1.75 |" in text
+    assert "| method | toy, 5 a class |" in text
+    axes = fair.picture(found, small).axes[0]
+    assert [tuple(line.get_xydata()[0]) for line in axes.lines] == [(1.0, 60.0), (1.75, 75.0)]
