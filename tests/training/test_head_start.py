@@ -6,7 +6,7 @@ from torch.nn.functional import cross_entropy
 from drtune.banks.bank import BankHeader, FeatureBank
 from drtune.seeding import generator
 from drtune.training import head_start
-from drtune.training.head_start import STRENGTHS, bank_rows, solve_head
+from drtune.training.head_start import ITERATIONS, STRENGTHS, TOLERANCE, bank_rows, solve_head
 
 
 def clouds(n, classes, dim=6, distance=3.0, scale=1.0, seed=0):
@@ -44,6 +44,27 @@ def test_it_is_the_optimum_for_the_chosen_strength():
     expected = solver.predict_proba((centred / length).double().numpy())
     found = (features @ head.weight.T + head.bias).softmax(1)
     torch.testing.assert_close(found.double(), torch.from_numpy(expected), atol=5e-3, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("classes", "absent"), [(7, []), (2, []), (5, [2]), (4, [0, 2])], ids=["7", "2", "4_of_5", "2_of_4"]
+)
+def test_the_folded_head_gives_the_solver_s_decision_function(classes, absent, monkeypatch):
+    features, labels = clouds(20, classes, distance=1.0, scale=20.0)
+    rows = torch.tensor([label not in absent for label in labels.tolist()])
+    features, labels = features[rows], labels[rows]
+    monkeypatch.setattr(head_start, "STRENGTHS", (3.0,))
+    head = solve_head(features, labels, features, labels, classes)
+    centred = features.double() - features.double().mean(0)
+    X = (centred / centred.square().sum(1).mean().sqrt()).numpy()
+    solver = LogisticRegression(C=3.0, max_iter=ITERATIONS, tol=TOLERANCE).fit(X, labels.numpy())
+    expected = torch.from_numpy(solver.decision_function(X))
+    scores = (features @ head.weight.T + head.bias).double()
+    found = scores[:, torch.from_numpy(solver.classes_)]
+    if len(solver.classes_) == 2:  # scikit-learn keeps one column: the second class against the first
+        found = found[:, 1] - found[:, 0]
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+    assert expected.abs().max() > 1
 
 
 def test_validation_chooses_the_strength():
