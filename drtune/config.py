@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from drtune.errors import ConfigError
-from drtune.faults import Fault, describe, explain, render, unknown_keys, unknown_value
+from drtune.faults import Fault, describe, each_once, explain, render, unknown_keys, unknown_value
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -22,6 +22,8 @@ Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
 ThreeNumbers = Annotated[list[float], Field(min_length=3, max_length=3)]
 Range = Annotated[list[Positive], Field(min_length=2, max_length=2)]
+Corruption = Literal["gaussian_noise", "gaussian_blur", "contrast", "jpeg", "fog"]
+Severity = Literal[1, 2, 3, 4, 5]
 
 
 class Settings(BaseModel):
@@ -120,6 +122,8 @@ class EvaluateSettings(Settings):
     bootstrap: Annotated[int, Field(ge=100)]
     calibration_bins: Annotated[int, Field(ge=2)]
     worst: Whole
+    corruptions: Annotated[list[Corruption], AfterValidator(each_once)]
+    severities: Annotated[list[Severity], Field(min_length=1), AfterValidator(each_once)]
     seed: Whole
 
 
@@ -228,15 +232,17 @@ def check_methods(
     raw: Mapping[str, Any],
     methods: Mapping[str, type[Settings]],
 ) -> None:
-    """Check `methods.*`."""
+    """Check `methods.*`; only the section of the active method must be there."""
     given = raw.get("methods", MISSING)
     if not isinstance(given, dict):
         faults.append(("methods", "section is missing; known keys: " + ", ".join(methods)))
         return
     faults += unknown_keys("methods.", given, list(methods))
+    train = parsed.get("train")
     for name, section in methods.items():
         value = given.get(name, MISSING)
-        parse_into(parsed, faults, f"methods.{name}", section, {} if value is None else value)
+        if value is not MISSING or not isinstance(train, TrainSettings) or train.method == name:
+            parse_into(parsed, faults, f"methods.{name}", section, {} if value is None else value)
 
 
 def replace_by_method(parsed: dict[str, Settings]) -> None:

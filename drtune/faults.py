@@ -2,13 +2,15 @@
 
 import difflib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel
+from pydantic_core import PydanticCustomError
 
 Fault = tuple[str, str]
 """(dotted name, what is wrong with it)"""
 LONG_LIST = 16
+T = TypeVar("T")
 
 
 def unknown_keys(prefix: str, given: Mapping[str, Any], known: list[str]) -> list[Fault]:
@@ -64,6 +66,14 @@ LIMITS: Mapping[str, tuple[str, str]] = {
 }
 
 
+def each_once(values: list[T]) -> list[T]:
+    """Validate that a list names nothing twice."""
+    for value in values:
+        if values.count(value) > 1:
+            raise PydanticCustomError("repeated", "names {value} twice; name each once", {"value": value})
+    return values
+
+
 def explain(prefix: str, section: type[BaseModel], fault: Any) -> Fault:
     """Turn one pydantic fault into (dotted name, plain words)."""
     place = fault["loc"]  # the field, then branches of a union (text) and places in a list (numbers)
@@ -100,6 +110,8 @@ def rule(schema: Mapping[str, Any]) -> str:
         return " or ".join(map(str, schema.get("enum", [schema.get("const")])))
     kinds = {"integer": "an integer", "number": "a number", "string": "text", "boolean": "true or false"}
     kinds |= {"null": "null", "object": "a section (key: value)"}
+    if "enum" in schema.get("items", {}):
+        return f"a list of {rule(schema['items'])}" + (", at least one" if schema.get("minItems") else "")
     if schema.get("type") == "array":
         return f"a list of {schema.get('minItems', 'any')} numbers"
     signs = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}

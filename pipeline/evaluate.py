@@ -11,7 +11,8 @@ from drtune.data.packed import PackedSplit, Split, open_split
 from drtune.data.transforms import InputSpec
 from drtune.evaluation import Predictions, measure
 from drtune.files import read_json, write_json
-from drtune.plots.reports import draw_reports
+from drtune.plots import corruption_figures, draw_reports
+from drtune.robustness import measure_corrupted
 from drtune.tracking.naming import flat
 from pipeline import paths
 from pipeline.console import Bar
@@ -31,6 +32,8 @@ def main(stage: Stage) -> None:
     for name in sorted(name for name in card.counts if name.startswith("ood/")):
         with Bar(f"evaluate {name}", "images") as bar:
             _, metrics[name] = measure(model, open_split(paths.DATASET, name), spec, settings, bar)
+    with Bar("evaluate corrupted test", "images") as bar:
+        metrics |= measure_corrupted(model, test, spec, settings, bar)
     start = build_backbone(stage.params[BackboneSettings]).classifier(len(card.classes))
     before, _ = measure(start, test, spec, settings)
     draw_reports(
@@ -43,6 +46,7 @@ def main(stage: Stage) -> None:
         image=test.image,
         history=read_json(paths.HISTORY),
         selected_epoch=about["best_epoch"],
+        further=corruption_figures(metrics, test, spec, settings, name="test"),
     )
     write_json(paths.METRICS, metrics)
     stage.run.log_metrics(flat(metrics))

@@ -1,9 +1,9 @@
 from typing import Annotated, Literal
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from drtune.faults import describe, explain, render, unknown_keys, unknown_value
+from drtune.faults import describe, each_once, explain, render, unknown_keys, unknown_value
 
 
 class Sample(BaseModel):
@@ -14,9 +14,20 @@ class Sample(BaseModel):
     on: bool
     weight: Annotated[float, Field(gt=0)] | Literal["auto"]
     triple: Annotated[list[float], Field(min_length=3, max_length=3)]
+    kinds: Annotated[list[Literal["a", "b"]], AfterValidator(each_once)]
+    levels: Annotated[list[Literal[1, 2]], Field(min_length=1)]
 
 
-GOOD = {"count": 1, "rate": 0.5, "kind": "a", "on": True, "weight": 1.0, "triple": [1.0, 2.0, 3.0]}
+GOOD = {
+    "count": 1,
+    "rate": 0.5,
+    "kind": "a",
+    "on": True,
+    "weight": 1.0,
+    "triple": [1.0, 2.0, 3.0],
+    "kinds": ["b", "a"],
+    "levels": [1],
+}
 
 
 @pytest.mark.parametrize(
@@ -34,11 +45,15 @@ GOOD = {"count": 1, "rate": 0.5, "kind": "a", "on": True, "weight": 1.0, "triple
         ({"triple": [1.0, "x", 2.0]}, "s.triple.1", "expected a list of 3 numbers, got 'x' (text)"),
         ({"on": "yes"}, "s.on", "expected true or false, got 'yes' (text)"),
         ({"triple": [1.0]}, "s.triple", "expected a list of 3 numbers, got [1.0] (list)"),
+        ({"kinds": ["a", "c"]}, "s.kinds.1", "expected 'a' or 'b', got 'c' (text)"),
+        ({"kinds": "a"}, "s.kinds", "expected a list of a or b, got 'a' (text)"),
+        ({"kinds": ["a", "b", "a"]}, "s.kinds", "names a twice; name each once, got ['a', 'b', 'a'] (list)"),
+        ({"levels": []}, "s.levels", "expected a list of 1 or 2, at least one, got [] (list)"),
         ({"triple": 1.0}, "s.triple", "expected a list of 3 numbers, got 1.0 (number)"),
         (
             {"cuont": 1},
             "s.cuont",
-            "unknown key; did you mean count? known: count, rate, kind, on, weight, triple",
+            "unknown key; did you mean count? known: count, rate, kind, on, weight, triple, kinds, levels",
         ),
     ],
 )

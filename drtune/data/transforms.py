@@ -79,13 +79,17 @@ def train_transform(spec: InputSpec, augment: AugmentSettings) -> Transform:
 
 def eval_transform(spec: InputSpec) -> Transform:
     """Resize the shorter side to size / crop_fraction, crop the centre, normalise; nothing is random."""
-    steps: list[Any] = [
+    return v2.Compose([*central_crop(spec), *normalised(spec)])  # type: ignore[no-any-return]
+
+
+def central_crop(spec: InputSpec) -> list[Any]:
+    """The first steps of evaluation: resize the shorter side to size / crop_fraction, crop the centre."""
+    return [
         v2.Resize(
             round(spec.size / spec.crop_fraction), interpolation=MODES[spec.interpolation], antialias=True
         ),
         v2.CenterCrop(spec.size),
     ]
-    return v2.Compose([*steps, *normalised(spec)])  # type: ignore[no-any-return]
 
 
 def normalised(spec: InputSpec) -> list[Any]:

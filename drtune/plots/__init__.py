@@ -4,6 +4,7 @@ Nothing here touches pyplot or a display. Equal data give equal bytes.
 """
 
 from drtune.plots.reports import draw_reports
+from drtune.plots.robustness import corruption_figures
 from drtune.plots.style import save
 
-__all__ = ["draw_reports", "save"]
+__all__ = ["corruption_figures", "draw_reports", "save"]

@@ -30,6 +30,7 @@ def draw_reports(
     image: Callable[[int], Image.Image],
     history: Sequence[Mapping[str, Any]],
     selected_epoch: int | None,
+    further: Mapping[str, Figure],
 ) -> None:
     """Draw confusion_matrix, per_class, reliability, learning_curves, feature_map and worst_mistakes (.png).
 
@@ -45,6 +46,7 @@ def draw_reports(
         image: returns the image in a row of the split.
         history: one record an epoch, see `learning_curves`.
         selected_epoch: the epoch whose weights were kept.
+        further: more pictures for the folder, by file name without its ending.
     """
     logits, labels, bins = predictions.logits, predictions.labels, settings.calibration_bins
     matrix = metrics.confusion_matrix(logits, labels)
@@ -61,6 +63,7 @@ def draw_reports(
             "learning_curves": learning_curves(history, selected_epoch),
             "feature_map": feature_map(pretrained, predictions.features, labels, classes, split=split),
             "worst_mistakes": mistakes_sheet(predictions, classes, settings.worst, image, split),
+            **further,
         }.items():
             save(figure, fresh / f"{name}.png")
 

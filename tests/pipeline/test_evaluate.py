@@ -10,10 +10,11 @@ from drtune.backbones.model_file import load_model
 from drtune.config import load
 from drtune.data.packed import PackedSplit, Row, write_split
 from drtune.data.transforms import eval_transform
-from drtune.errors import DataError, WeightsError
+from drtune.errors import ConfigError, DataError, WeightsError
 from drtune.files import read_json, write_json
 from drtune.methods import SETTINGS
 from drtune.metrics import HEADLINE
+from drtune.plots.style import message
 from pipeline import evaluate, paths
 from pipeline.stage import Stage
 
@@ -84,6 +85,67 @@ def test_sets_drawn_otherwise_are_measured_too(finished_stage, monkeypatch):
     assert list(metrics) == ["test", "ood/odd"]
     assert metrics["ood/odd"]["n"] == 4
     assert "ood/odd.accuracy" in made.run.names
+
+
+def test_corruptions_are_measured_and_shown_where_asked_for(finished_stage, measured, capsys, monkeypatch):
+    monkeypatch.setattr("drtune.plots.reports.feature_map", lambda *_, **__: message("left out"))  # slow
+    chosen = {"evaluate.corruptions": ["contrast", "gaussian_noise"], "evaluate.severities": [1, 5]}
+    made = finished_stage(chosen)
+    evaluate.main(made)
+    metrics = read_json(paths.METRICS)
+    assert list(metrics) == [
+        "test",
+        "corrupted",
+        "corrupted/contrast",
+        "corrupted/contrast/1",
+        "corrupted/contrast/5",
+        "corrupted/gaussian_noise",
+        "corrupted/gaussian_noise/1",
+        "corrupted/gaussian_noise/5",
+    ]
+    cells = [metrics[name]["accuracy"] for name in metrics if name.count("/") == 2]
+    assert metrics["corrupted"]["accuracy"] == pytest.approx(sum(cells) / 4, abs=1e-5)
+    assert metrics["corrupted/contrast"]["n"] == 9
+    assert {"corrupted.accuracy", "corrupted/contrast/5.accuracy_low"} < made.run.names
+    for name in ("robustness.png", "corruptions.png"):
+        with Image.open(paths.REPORTS / name) as picture:
+            assert min(picture.size) > 200
+    assert "evaluate corrupted test: 36/36 images" in capsys.readouterr().out
+    folder, _ = measured
+    plain = read_json(folder / paths.METRICS)
+    assert plain == {"test": metrics["test"]}
+    assert {path.name for path in paths.REPORTS.iterdir()} - {
+        path.name for path in (folder / paths.REPORTS).iterdir()
+    } == {"robustness.png", "corruptions.png"}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            {"evaluate.corruptions": ["fog", "snow"]},
+            r"evaluate.corruptions.1  expected 'gaussian_noise', 'gaussian_blur', 'contrast', 'jpeg' or 'fog'"
+            r", got 'snow' \(text\)",
+        ),
+        (
+            {"evaluate.corruptions": "fog"},
+            "evaluate.corruptions  expected a list of gaussian_noise or gaussian_blur or contrast or jpeg or "
+            r"fog, got 'fog' \(text\)",
+        ),
+        ({"evaluate.corruptions": ["fog", "fog"]}, "evaluate.corruptions  names fog twice; name each once"),
+        (
+            {"evaluate.severities": [1, 6]},
+            r"evaluate.severities.1  expected 1, 2, 3, 4 or 5, got 6 \(integer",
+        ),
+        (
+            {"evaluate.severities": []},
+            r"evaluate.severities  expected a list of 1 or 2 or 3 or 4 or 5, at least one, got \[\]",
+        ),
+    ],
+)
+def test_corruptions_that_do_not_exist_are_refused(change, words, stage):
+    with pytest.raises(ConfigError, match=words):
+        stage(change)
 
 
 def test_a_model_of_other_classes_is_refused_before_test_is_opened(finished_stage, monkeypatch):

@@ -5,11 +5,20 @@ from PIL import Image
 from drtune.config import EvaluateSettings
 from drtune.evaluation import Predictions
 from drtune.plots import draw_reports, reports
+from drtune.plots.style import message
 
 NAMES = ("confusion_matrix", "feature_map", "learning_curves", "per_class", "reliability", "worst_mistakes")
 
 SETTINGS = EvaluateSettings(
-    batch_size=8, workers=0, device="cpu", bootstrap=100, calibration_bins=10, worst=4, seed=0
+    batch_size=8,
+    workers=0,
+    device="cpu",
+    bootstrap=100,
+    calibration_bins=10,
+    worst=4,
+    corruptions=[],
+    severities=[1],
+    seed=0,
 )
 
 
@@ -24,7 +33,7 @@ def image(row):
     return Image.new("L", (8, 8), row)
 
 
-def draw(folder, predictions, worst=4, look_up=image):
+def draw(folder, predictions, worst=4, look_up=image, further=None):
     draw_reports(
         folder,
         predictions,
@@ -35,6 +44,7 @@ def draw(folder, predictions, worst=4, look_up=image):
         image=look_up,
         history=[{"epoch": 1, "train_loss": 1.0, "val_accuracy": 0.5}],
         selected_epoch=1,
+        further={} if further is None else further,
     )
 
 
@@ -48,6 +58,11 @@ def test_draws_all_pictures(n, tmp_path):
     for path in folder.iterdir():
         with Image.open(path) as picture:
             picture.load()
+
+
+def test_further_pictures_stand_beside(tmp_path):
+    draw(tmp_path / "reports", predictions_of(), further={"robustness": message("hello")})
+    assert {path.stem for path in (tmp_path / "reports").iterdir()} == {*NAMES, "robustness"}
 
 
 def test_a_failure_leaves_the_old_folder(tmp_path):
