@@ -43,8 +43,8 @@ class Bar:
     def __enter__(self) -> "Bar":
         return self
 
-    def __call__(self, done: int, total: int) -> None:
-        """Show that `done` of `total` are done; a total of 0 is unknown."""
+    def __call__(self, done: int, total: int, label: str = "") -> None:
+        """Show that `done` of `total` are done, maybe of another piece; a total of 0 is unknown."""
         now = time.monotonic()
         if self.begun is None or done < self.last:  # the first call, or the next of several files
             if self.bar is not None and self.begun is None:
@@ -56,10 +56,10 @@ class Bar:
             return
         self.shown, state = now, self.state(now, done, total)
         if self.bar is None:
-            print(f"{self.label}: {state}  {self.note}".rstrip(), flush=True)
+            print(f"{label or self.label}: {state}  {self.note}".rstrip(), flush=True)
         else:
-            self.bar.note, known = self.note, total or None
-            self.bar.update(self.task, completed=done, total=known, description=self.label, state=state)
+            self.bar.note, of, words = self.note, total or None, label or self.label
+            self.bar.update(self.task, completed=done, total=of, description=words, state=state)
 
     def state(self, now: float, done: int, total: int) -> str:
         """'475/3,000 images  115 images/s  0:00:22 left', as far as it is known."""

@@ -1,6 +1,7 @@
 """Stage 3: train one method; the epoch is chosen on validation."""
 
 from collections.abc import Mapping
+from functools import partial
 
 from drtune.backbones.model_file import save_model
 from drtune.backbones.zoo import completed
@@ -41,7 +42,7 @@ def main(stage: Stage) -> None:
             seen.update(values)
             bar.note = in_words(seen)
 
-        hooks = Hooks(on_event, bar, Bar(f"prepare {train.method}", "batches"), stage.checkpoints)
+        hooks = Hooks(on_event, bar, partial(bar, label=f"prepare {train.method}"), stage.checkpoints)
         fitted = fit(stage.params, paths.DATASET, paths.BANK, hooks)
     progress = fitted.progress
     best = progress.best

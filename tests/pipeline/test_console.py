@@ -125,3 +125,25 @@ def test_an_exception_ends_the_bar_and_goes_on(monkeypatch):
     with pytest.raises(ValueError, match="broken"):
         work()
     assert "\x1b[?25h" in terminal.getvalue(), "the cursor is shown again"
+
+
+def test_one_bar_serves_two_pieces_of_work(clock, capsys):
+    with Bar("train sp", "images") as bar:
+        for label in ("prepare sp", ""):
+            for done in range(3):
+                clock[0] += 6
+                bar(done, 2, label)
+    said = capsys.readouterr().out
+    assert said.index("prepare sp: 2/2 images") < said.index("train sp: 2/2 images")
+
+
+def test_one_bar_serves_two_pieces_of_work_on_a_terminal(clock, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    with Bar("train sp", "images") as bar:
+        shown = []
+        for label in ("prepare sp", ""):
+            bar(0, 2, label)
+            clock[0] += 6
+            bar(2, 2, label)
+            shown += [(task.description, task.completed) for task in bar.bar.tasks]
+    assert shown == [("prepare sp", 2), ("train sp", 2)]
