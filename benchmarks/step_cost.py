@@ -233,8 +233,8 @@ def measure(world: World, rounds: int) -> list[dict[str, float]]:
 def measure_parts(world: World, rounds: int) -> list[dict[str, float]]:
     """The same, put together from parts, for backbones that take seconds a step.
 
-    Timed are a plain step, the frozen encoder's pass, and steps of the first four behind an encoder that costs
-    nothing, once with rotation and once without.
+    Timed are a plain step, the frozen encoder's pass, and steps of the first four behind an encoder that
+    costs nothing, once with rotation and once without.
     """
     plain, every = ours("finetune", {}, world), world.every
     steps = contenders(world.without_encoder(), others=False)

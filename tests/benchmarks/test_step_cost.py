@@ -23,7 +23,8 @@ GOLDEN = ROOT.parent / "shared" / "golden" / "dr_tune_official.safetensors"
 def world():
     AcceleratorState._reset_state(True)
     params = load(ROOT / "params.yaml", SETTINGS)
-    encoder = nn.Sequential(nn.Conv2d(3, 5, 8), nn.Flatten(), nn.ReLU())
+    encoder = nn.Sequential(nn.Conv2d(3, 5, 8), nn.BatchNorm2d(5), nn.Flatten(), nn.ReLU())
+    encoder.feature_info = [{"module": "0", "reduction": 8}]
     spec = InputSpec(size=8, mean=(0, 0, 0), std=(1, 1, 1), interpolation="bilinear", crop_fraction=1.0)
     backbone = Backbone(encoder, 5, spec, "", params[BackboneSettings])
     yield step_cost.World(params, backbone, 3, torch.device("cpu"), 128)

@@ -24,6 +24,7 @@ def classifier():
     encoder = nn.Sequential(
         nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(24, D), nn.ReLU()
     )
+    encoder.feature_info = [{"module": "2", "reduction": 4}]  # as timm's encoders list their stages
     return Classifier(encoder, D, C)
 
 
