@@ -1,5 +1,6 @@
 """What every row of METHODS must do, whatever its objective."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from drtune.data.batch import Batch
 from drtune.methods import METHODS, SETTINGS
 from drtune.seeding import generator
 
-PARAMS = load(Path(__file__).resolve().parents[2] / "params.yaml", SETTINGS)
+ROOT = Path(__file__).resolve().parents[2]
+PARAMS = load(ROOT / "params.yaml", SETTINGS)
 N, C, D = 48, 3, 8
 LABELS = torch.arange(N) % C
 IMAGES = torch.randn(N, 3, 4, 4, generator=generator(0)) * 0.5 + (LABELS - 1.0).view(-1, 1, 1, 1) * 2
@@ -85,6 +87,16 @@ def trained(name, steps=30, labels=LABELS):
 def test_the_table_holds_what_params_yaml_holds():
     assert set(METHODS) == set(PARAMS.raw["methods"])
     assert len(METHODS) >= 3
+
+
+def test_the_documentation_has_a_row_for_every_method_and_points_at_its_equation(name):
+    rows = (ROOT / "docs/methods.md").read_text().partition("\n## ")[0]
+    (row,) = [line for line in rows.splitlines() if line.startswith(f"| `{name}` |")]
+    path, line = re.search(rf"`(drtune/methods/{name}\.py):(\d+)`", row).groups()
+    assert (ROOT / path).read_text().splitlines()[int(line) - 1].startswith("    def loss(")
+    if row.endswith("| below |"):
+        settings = [f"`{field}`" for field in METHODS[name].Settings.model_fields]
+        assert [field for field in settings if field not in (ROOT / "docs/methods.md").read_text()] == []
 
 
 def test_terms_are_named_finite_scalars_with_a_gradient(name):
