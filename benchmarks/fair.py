@@ -27,19 +27,23 @@ from benchmarks.harness import (
     run_all,
     seeded,
     spread,
-    test_scores,
     train,
     validation,
 )
-from drtune.config import Params, read_yaml
+from drtune.config import EvaluateSettings, Params, read_yaml
 from drtune.errors import ConfigError
 from drtune.files import read_json, replacing, write_json
 from drtune.plots.style import BLUE, GREY, new_figure, save, styled
+from drtune.robustness import measure_corrupted, set_name
+from pipeline.evaluate import measure_test
 
 RESULTS = Path("benchmarks/fair_results")
 TABLE, TEXT, PICTURE = (Path(f"benchmarks/fair.{ending}") for ending in ("json", "md", "png"))
 PLAIN = "finetune"
 """The row that all others are compared with."""
+
+SHIFTS = ("ood", "corrupted")
+"""Test sets that differ from the training images: drawn otherwise, or corrupted on the fly."""
 
 Row = Mapping[str, Any]
 """A row's entry in benchmarks/params.yaml: `title`, `method`, `set`, `tune`."""
@@ -56,9 +60,10 @@ def settings(plan: Mapping[str, Any], change: Mapping[str, Any]) -> Params:
 
 
 def cut(plan: Mapping[str, Any], name: str, seed: int) -> dict[str, Any]:
-    """The settings that name a set, its size and a seed."""
-    shots = {"data.shots": plan["fair"]["sets"][name]["shots"]}
-    return {"data.path": f"benchmarks/images/{name}", **shots, **seeded(seed)}
+    """The settings that name a set, its size, its corruptions and a seed."""
+    about = plan["fair"]["sets"][name]
+    own = {"data.shots": about["shots"], "evaluate.corruptions": about["corruptions"]}
+    return {"data.path": f"benchmarks/images/{name}", **own, **seeded(seed)}
 
 
 def trials(row: Row, budget: int) -> list[dict[str, Any]]:
@@ -86,7 +91,7 @@ def on_validation(change: dict[str, Any], task: Task, plan: Mapping[str, Any]) -
 
 
 def on_test(change: dict[str, Any], task: Task, plan: Mapping[str, Any]) -> dict[str, Any]:
-    """Train, and measure cost, the test split, and the sets drawn otherwise.
+    """Train, and measure cost, the test split, its corruptions, and the sets drawn otherwise.
 
     `seconds` is processor time of the training (wall time on a GPU), `peak_mb` the most memory that the
     process held by then (on a GPU: that torch allocated there), in MB.
@@ -99,7 +104,9 @@ def on_test(change: dict[str, Any], task: Task, plan: Mapping[str, Any]) -> dict
     seconds = clock() - start
     resident = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     held = torch.cuda.max_memory_allocated() if gpu else resident
-    scores, best = test_scores(params, task, fitted), fitted.progress.best
+    use, spec, best = params[EvaluateSettings], fitted.backbone.spec, fitted.progress.best
+    test, _, scores = measure_test(fitted.model, task.dataset, spec, use)
+    corrupted = measure_corrupted(fitted.model, test, spec, use)
     return {
         "test_accuracy": scores["accuracy"],
         "test_mean_per_class": scores["mean_per_class"],
@@ -109,6 +116,7 @@ def on_test(change: dict[str, Any], task: Task, plan: Mapping[str, Any]) -> dict
         "seconds": round(seconds, 2),
         "peak_mb": round(held / 1e6),
         "ood": ood_scores(params, task, fitted),
+        "corrupted": {name: corrupted[set_name(name)]["accuracy"] for name in use.corruptions},
     }
 
 
@@ -146,14 +154,16 @@ def ratio(runs: Iterable[Mapping[str, Any]], others: Iterable[Mapping[str, Any]]
 
 def summary(runs: list[Mapping[str, Any]], plain: list[Mapping[str, Any]]) -> dict[str, Any]:
     """What the table says of a row on a set."""
-    shifts = {name: spread([run["ood"][name] for run in runs]) for name in runs[0]["ood"]}
     return {
         "test_accuracy": spread([run["test_accuracy"] for run in runs]),
         "test_mean_per_class": spread([run["test_mean_per_class"] for run in runs]),
         "minus_plain": differences(runs, plain),
         "seconds_over_plain": ratio(runs, plain, "seconds"),
         "peak_mb_over_plain": ratio(runs, plain, "peak_mb"),
-        "ood": shifts,
+        **{
+            kind: {name: spread([run[kind][name] for run in runs]) for name in runs[0][kind]}
+            for kind in SHIFTS
+        },
     }
 
 
@@ -187,9 +197,9 @@ def with_spread(cell: Mapping[str, float]) -> str:
     return f"{cell['mean']:.1f} ± {cell['std']:.1f}"
 
 
-def ood_cell(found: Mapping[str, Any]) -> str:
-    """Mean accuracy over all sets drawn otherwise, in percent."""
-    values = [cell["mean"] for one in found.values() for cell in one["ood"].values()]
+def shifted(found: Mapping[str, Any], kind: str) -> str:
+    """Mean accuracy over all test sets of a kind of shift, in percent."""
+    values = [cell["mean"] for one in found.values() for cell in one[kind].values()]
     return f"{mean(values):.1f}" if values else "-"
 
 
@@ -197,20 +207,21 @@ def markdown(rows: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
     """The table as Markdown."""
     fair = plan["fair"]
     sets = [f"{name}, {about['shots'] or 'all'} a class" for name, about in fair["sets"].items()]
-    heads = ["method", *sets, "mean", "per class", "minus plain", "shifted", "time", "memory"]
+    heads = ["method", *sets, "mean", "per class", "minus plain", *SHIFTS, "time", "memory"]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for row, found in rows.items():
         cells = [with_spread(one["test_accuracy"]) for one in found.values()]
         cells += [f"{mean_of(found, what, 'mean'):.1f}" for what in ("test_accuracy", "test_mean_per_class")]
-        cells += [f"{mean_of(found, 'minus_plain', 'mean'):+.1f}", ood_cell(found)]
+        cells += [f"{mean_of(found, 'minus_plain', 'mean'):+.1f}", *(shifted(found, kind) for kind in SHIFTS)]
         cells += [f"{mean_of(found, what):.2f}" for what in ("seconds_over_plain", "peak_mb_over_plain")]
         lines.append(f"| {fair['rows'][row]['title']} | " + " | ".join(cells) + " |")
     seeds = len(fair["seeds"])
     note = (
         f"Top-1 test accuracy, %, mean ± standard deviation of {seeds} seeds. `per class`: mean of the "
         "classes' accuracies. `minus plain`: paired difference of top-1 to plain fine-tuning, points. "
-        "`shifted`: mean accuracy on the sets drawn otherwise. `time`, `memory`: of a training, over those "
-        "of plain fine-tuning."
+        "`ood`: mean accuracy on the sets drawn otherwise; `corrupted`: under the corruptions of ImageNet-C "
+        "that the settings name, mean over severities. `time`, `memory`: of a training, over those of plain "
+        "fine-tuning."
     )
     return "\n".join(lines) + f"\n\n{note}\n"
 
