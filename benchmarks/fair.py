@@ -135,7 +135,7 @@ def run(plan: Mapping[str, Any], name: str, row: Row) -> dict[str, Any]:
             place = cut(plan, name, seed)
             task = make_task(settings(plan, place), Path(folder) / str(seed))
             jobs.append((place | own | chosen, task, plan))
-        found = run_all(on_test, jobs)
+        found = run_all(on_test, jobs, fresh=True)
     tried = [trial | {"val_accuracy": score[0]} for trial, score in zip(grid, scores, strict=True)]
     tuning = {"seed": fair["tuning_seed"], "trials": tried, "chosen": chosen}
     return {"tuning": tuning, "runs": dict(zip(map(str, fair["seeds"]), found, strict=True))}

@@ -102,9 +102,13 @@ def ood_scores(params: Params, task: Task, fitted: Fitted) -> dict[str, float]:
     }
 
 
-def run_all(job: Any, calls: Sequence[tuple[Any, ...]]) -> list[Any]:
-    """`job(*call)` for each call, as many at once as there are processors, each in a process of its own."""
-    with ProcessPoolExecutor(processors(), mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+def run_all(job: Any, calls: Sequence[tuple[Any, ...]], fresh: bool = False) -> list[Any]:
+    """`job(*call)` for each call, as many at once as there are processors.
+
+    `fresh` gives each a process of its own, whose memory can be measured; that takes some seconds more.
+    """
+    spawn, tasks = get_context("spawn"), 1 if fresh else None
+    with ProcessPoolExecutor(processors(), mp_context=spawn, max_tasks_per_child=tasks) as pool:
         return list(pool.map(job, *zip(*calls, strict=True)))
 
 
