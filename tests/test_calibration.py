@@ -22,6 +22,7 @@ from drtune.calibration import (
     unit_rows,
     without_reflection,
 )
+from drtune.seeding import generator
 
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden" / "dr_tune_official.safetensors"
 few = settings(max_examples=30, deadline=None, derandomize=True)
