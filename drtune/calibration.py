@@ -86,8 +86,8 @@ def nearest_orthogonal(S: Tensor, proper: bool) -> Tensor:
     n = 192, 1280, 2048 on one core: SVD 8, 909, 3918 ms; Newton-Schulz steps take about three times that.
     """
     if S.device.type == "cpu":
-        # LAPACK gives up on values that are not finite, and on rare matrices of finite ones it raises or says
-        # NaN; then the products serve, and what is not finite goes on to the loss, where the loop explains it.
+        # LAPACK gives up on values that are not finite, and on rare matrices of finite ones it raises or
+        # says NaN. Then the products serve; what is not finite goes on to the loss, and the loop explains it.
         with suppress(torch.linalg.LinAlgError):  # type: ignore[attr-defined]
             W = polar_by_svd(S, 1.0 if proper else None)
             if W.isfinite().all():
