@@ -1,0 +1,2 @@
+-- Optuna's tables and MLflow's both bring an `alembic_version`: one database each.
+CREATE DATABASE studies;
