@@ -1,0 +1,1 @@
+"""Finished models as MLflow models: from encoded images to classes and probabilities."""

@@ -1,0 +1,65 @@
+"""Load a model through the pointer that its run holds: the weights come out of DVC's cache.
+
+MLflow loads this module by name, so `models:/NAME@alias` works wherever drtune is installed and the project's
+DVC cache is at hand. Elsewhere a materialized model is needed.
+"""
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from drtune.errors import ConfigError, WeightsError
+from drtune.files import read_json
+from drtune.serving.pyfunc import ImageClassifier
+from drtune.tracking.stage_key import cache_folder, dvc_folder
+
+
+@contextmanager
+def model_from_cache(md5: str, roots: Sequence[Path]) -> Iterator[Path]:
+    """A folder, gone afterwards, whose files link to the objects of a DVC folder.
+
+    Args:
+        md5: of the folder, with `.dir`.
+        roots: DVC repositories whose caches are tried in turn.
+
+    Raises:
+        WeightsError: no cache holds all of it.
+    """
+    caches = [cache for cache in map(cache_of, roots) if cache is not None]
+    for cache in caches:
+        held = cache / "files" / "md5"
+        listing = held / md5[:2] / md5[2:]
+        if not listing.is_file():
+            continue
+        files = {part["relpath"]: held / part["md5"][:2] / part["md5"][2:] for part in read_json(listing)}
+        if all(file.is_file() for file in files.values()):
+            with tempfile.TemporaryDirectory(prefix="drtune-model-") as folder:
+                for name, file in files.items():
+                    (Path(folder) / name).parent.mkdir(parents=True, exist_ok=True)
+                    (Path(folder) / name).symlink_to(file)
+                yield Path(folder)
+            return
+    searched = ", ".join(map(str, caches)) or "no DVC cache"
+    raise WeightsError(
+        f"model {md5}: not in {searched}; fetch it with `drtune restore` of its run or `dvc pull` at its "
+        "commit, run this in the project's folder, or load a materialized model (`drtune model materialize`)"
+    )
+
+
+def cache_of(root: Path) -> Path | None:
+    """Cache of a DVC repository; None where there is none."""
+    try:
+        return cache_folder(root)
+    except ConfigError:
+        return None
+
+
+def _load_pyfunc(path: str, model_config: Mapping[str, Any] | None = None) -> ImageClassifier:
+    """MLflow's entry: the pointer's file, and `device` and `batch_size` if wanted."""
+    pointer = read_json(Path(path))
+    here = dvc_folder(Path.cwd())
+    roots = [*([here] if here else []), Path(pointer["root"])]
+    with model_from_cache(pointer["md5"], roots) as folder:
+        return ImageClassifier(folder, **dict(model_config or {}))

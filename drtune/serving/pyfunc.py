@@ -1,0 +1,78 @@
+"""A finished model behind MLflow's `predict`: encoded images in, classes and probabilities out.
+
+MLflow loads this module by name from the code that lies beside a materialized model.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas  # type: ignore[import-untyped]
+import torch
+
+from drtune.backbones.model_file import load_model
+from drtune.data.images import decode_rgb, examine
+from drtune.data.transforms import eval_transform
+from drtune.errors import DataError
+
+BATCH_SIZE = 64
+
+
+class ImageClassifier:
+    """A model and all that must happen to an image before it.
+
+    Args:
+        folder: holds model.safetensors and model.json.
+        device: `auto` (a GPU where there is one) or a device that PyTorch knows.
+        batch_size: images a step.
+    """
+
+    def __init__(self, folder: Path, device: str = "auto", batch_size: int = BATCH_SIZE) -> None:
+        auto = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device, self.batch_size = torch.device(auto if device == "auto" else device), batch_size
+        model, spec, card = load_model(folder)
+        self.model, self.transform = model.to(self.device), eval_transform(spec)
+        self.classes: list[str] = [str(name) for name in card["classes"]]
+
+    def predict(
+        self, model_input: pandas.DataFrame, params: Mapping[str, Any] | None = None
+    ) -> pandas.DataFrame:
+        """Classify a table whose column `image` holds the bytes of one PNG, JPEG, ... file a row.
+
+        Returns:
+            A table: `label`, `probability` of that class, `probabilities` as a mapping class -> probability.
+
+        Raises:
+            DataError: a row that is no readable image.
+        """
+        shares = self.probabilities(list(model_input["image"]))
+        best = shares.argmax(1).tolist()
+        rows = zip(best, shares.tolist(), strict=True)
+        return pandas.DataFrame(
+            [(self.classes[k], row[k], dict(zip(self.classes, row, strict=True))) for k, row in rows],
+            columns=["label", "probability", "probabilities"],
+        )
+
+    def probabilities(self, files: Sequence[bytes]) -> torch.Tensor:
+        """[N, C] float32 softmax of the class scores of N encoded images, on the CPU."""
+        parts = [torch.empty(0, len(self.classes))]
+        for start in range(0, len(files), self.batch_size):
+            images = [
+                self.image(encoded, start + offset)
+                for offset, encoded in enumerate(files[start : start + self.batch_size])
+            ]
+            batch = torch.stack(images).to(self.device, memory_format=torch.channels_last)
+            with torch.inference_mode():
+                parts.append(self.model(batch).logits.float().softmax(1).cpu())
+        return torch.cat(parts)
+
+    def image(self, encoded: bytes, row: int) -> torch.Tensor:
+        """[3, S, S] input of one encoded image."""
+        if problem := examine(bytes(encoded)).problem:
+            raise DataError(f"row {row}, column image: {problem}; expected the bytes of one image file")
+        return self.transform(decode_rgb(bytes(encoded)))
+
+
+def _load_pyfunc(path: str, model_config: Mapping[str, Any] | None = None) -> ImageClassifier:
+    """MLflow's entry: `model_config` may hold `device` and `batch_size`."""
+    return ImageClassifier(Path(path), **dict(model_config or {}))

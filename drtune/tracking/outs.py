@@ -1,0 +1,60 @@
+"""What a stage has made, by content: DVC's own md5 of files and folders, without asking DVC.
+
+DVC hashes the outs only after the stage's process has ended, so a run that wants to say what it made must
+follow the same rule. Source: dvc-data 3.18.3, hashfile/tree.py `Tree.as_bytes` (guarded by a test).
+"""
+
+import copy
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+IGNORED = ("__pycache__", ".DS_Store", "Thumbs.db")
+"""As the project's .dvcignore has it; DVC leaves these out of a folder."""
+
+Out = dict[str, Any]
+
+
+def md5_of(path: Path) -> str:
+    """MD5 of a file's bytes, 32 hexadecimal digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def folder_listing(folder: Path) -> list[dict[str, str]]:
+    """`md5` and `relpath` of every file below a folder, sorted by path: what DVC's `.dir` object holds."""
+    listing = [
+        {"md5": md5_of(path), "relpath": path.relative_to(folder).as_posix()}
+        for path in folder.rglob("*")
+        if path.is_file() and not set(path.relative_to(folder).parts) & set(IGNORED)
+    ]
+    return sorted(listing, key=lambda entry: entry["relpath"])
+
+
+def describe_out(path: Path) -> Out:
+    """One file or folder as dvc.lock describes it, without its path: hash, md5, size in bytes, nfiles.
+
+    Raises:
+        FileNotFoundError: there is nothing at `path`.
+    """
+    if not path.is_dir():
+        return {"hash": "md5", "md5": md5_of(path), "size": path.stat().st_size}
+    listing = folder_listing(path)
+    text = json.dumps(listing, sort_keys=True)
+    digest = hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+    size = sum((path / entry["relpath"]).stat().st_size for entry in listing)
+    return {"hash": "md5", "md5": f"{digest}.dir", "size": size, "nfiles": len(listing)}
+
+
+def describe_outs(folder: Path, names: Iterable[str]) -> dict[str, Out]:
+    """Out path -> description, for those of `names` that exist below `folder`."""
+    return {name: describe_out(folder / name) for name in names if (folder / name).exists()}
+
+
+def completed_entry(entry: Mapping[str, Any], outs: Mapping[str, Out]) -> dict[str, Any]:
+    """A stage's entry of dvc.lock, with what its outs turned out to be."""
+    complete = copy.deepcopy(dict(entry))
+    complete["outs"] = [{"path": name, **out} for name, out in outs.items()]
+    return complete

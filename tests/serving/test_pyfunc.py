@@ -1,0 +1,40 @@
+import io
+
+import pandas
+import pytest
+import torch
+from PIL import Image
+
+from drtune.backbones.model_file import load_model
+from drtune.data.transforms import eval_transform
+from drtune.errors import DataError
+from drtune.serving.pyfunc import ImageClassifier, _load_pyfunc
+
+
+def test_it_says_what_the_model_says_of_the_transformed_image(model_folder, pictures):
+    model, spec, card = load_model(model_folder)
+    table = _load_pyfunc(str(model_folder)).predict(pandas.DataFrame({"image": pictures}))
+    assert list(table.columns) == ["label", "probability", "probabilities"]
+    for row, encoded in enumerate(pictures):
+        image = eval_transform(spec)(Image.open(io.BytesIO(encoded)).convert("RGB"))
+        with torch.inference_mode():
+            shares = torch.softmax(model(image[None]).logits[0], 0)
+        expected = dict(zip(card["classes"], shares.tolist(), strict=True))
+        assert table.probabilities[row] == pytest.approx(expected, abs=1e-5)
+        assert table.label[row] == max(expected, key=expected.get)
+        assert table.probability[row] == max(table.probabilities[row].values())
+
+
+def test_batches_change_nothing_and_an_empty_table_gives_one(model_folder, pictures):
+    files = pictures * 3
+    whole = ImageClassifier(model_folder, "cpu").probabilities(files)
+    parts = _load_pyfunc(str(model_folder), {"device": "cpu", "batch_size": 2}).probabilities(files)
+    assert whole.shape == (9, 3)
+    torch.testing.assert_close(whole, parts)
+    assert ImageClassifier(model_folder).predict(pandas.DataFrame({"image": []})).empty
+
+
+def test_a_row_that_is_no_image_is_named(model_folder, pictures):
+    model = ImageClassifier(model_folder, batch_size=2)
+    with pytest.raises(DataError, match="row 2, column image: not an image.*expected the bytes of one image"):
+        model.predict(pandas.DataFrame({"image": [*pictures[:2], b"text"]}))
