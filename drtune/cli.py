@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from drtune import cli_runs, cli_upkeep
+
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Fine-tune a pretrained vision model; see README.md."
 )
@@ -13,6 +15,18 @@ app = typer.Typer(
 @app.callback()
 def main() -> None:
     """Fine-tune a pretrained vision model on your own images and keep every number traceable."""
+
+
+for command in (
+    cli_runs.runs,
+    cli_runs.restore,
+    cli_runs.verify,
+    cli_upkeep.sync,
+    cli_upkeep.doctor,
+    cli_upkeep.gc,
+):
+    app.command()(command)
+app.add_typer(cli_runs.model, name="model")
 
 
 @app.command()

@@ -27,3 +27,7 @@ class BankError(DRTuneError):
 
 class TrainingError(DRTuneError):
     """A training that cannot start or go on, for example a loss that is no longer finite."""
+
+
+class TrackingError(DRTuneError):
+    """A run that cannot be found, restored or compared, or a tracking store that cannot be used."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from drtune.tracking.stage_key import store_root
 
 PARAMS = Path("params.yaml")
+LOCK = Path("dvc.lock")
 DATASET = Path("data/dataset")
 BANK = Path("data/bank/bank.safetensors")
 MODEL = Path("models")

@@ -5,18 +5,19 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from drtune.config import DataSettings, Params, Settings, TrainSettings, load
 from drtune.errors import ConfigError, DRTuneError
 from drtune.files import refusal_of_disk
+from drtune.tracking.holdings import holding
 from drtune.tracking.lifecycle import clear, die_with_parent, exclusive, stopping
 from drtune.tracking.mlflow_run import stage_run
+from drtune.tracking.naming import PROJECT
 from drtune.tracking.record import collect
 from drtune.tracking.run import StageRun
 from drtune.tracking.stage_key import current_stage_key
 from pipeline import paths
-
-PROJECT = "drtune"
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,11 @@ def run_stage(name: str, work: Work, methods: Mapping[str, type[Settings]] | Non
             about = (
                 params[TrainSettings].method if name in ("train", "evaluate") else params[DataSettings].name
             )
-            with stage_run(PROJECT, stage, record, identity, suffix=about, resume=True) as run:
-                run.log_provenance(record, Path.cwd())
-                for path, md5 in (identity.deps if identity else {}).items():
-                    if path.startswith("data/"):
-                        run.log_input(path, path, md5, context=stage)
+            how: dict[str, Any] = {"suffix": about, "resume": True, "system_metrics": True}
+            with (
+                stage_run(PROJECT, stage, record, identity, lock=paths.LOCK, **how) as run,
+                holding(run, record, identity, Path.cwd(), stage),
+            ):
                 work(Stage(params, run, checkpoints))
             clear(checkpoints)
         print(f"{stage}: {run.link}", flush=True)

@@ -87,7 +87,7 @@ def clean_torch():
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory) -> Path:
     """An MLflow store without runs, made once: MLflow takes seconds to make its tables."""
-    from drtune.tracking.mlflow_run import prepare_database
+    from drtune.tracking.mlflow_store import prepare_database
 
     folder = tmp_path_factory.mktemp("store")
     prepare_database(folder / "mlflow.db", folder)

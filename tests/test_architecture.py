@@ -18,12 +18,22 @@ LAYERS = [
     {"methods"},
     {"training"},
     {"tracking"},
+    {"serving"},
     {"search"},
-    {"cli"},
+    {"cli", "cli_runs", "cli_upkeep"},
 ]
 """Imports go only to the left; modules of one layer may import each other, without cycles."""
 CORE = ("losses", "calibration", "banks", "methods", "training")
-ALLOWED_IN = {"mlflow": {"drtune.tracking.mlflow_run"}, "optuna": set(), "dvc": {"drtune.tracking.stage_key"}}
+ALLOWED_IN = {
+    "mlflow": {
+        "drtune.tracking.mlflow_run",
+        "drtune.tracking.mlflow_store",
+        "drtune.tracking.run_store",
+        "drtune.serving.materialize",
+    },
+    "optuna": set(),
+    "dvc": {"drtune.tracking.stage_key"},
+}
 METHOD_PARTS = {"drtune.methods", "drtune.methods.contract"}
 
 

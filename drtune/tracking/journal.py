@@ -1,11 +1,13 @@
 """The journal of a run: one JSON line an event on the local disk, shipped to the store by a thread.
 
 A training writes microseconds-cheap lines and never waits for the store. The shipper sends what lies behind
-the byte offset in `<journal>.off` and then moves it. Sending again is harmless, because every line carries
-its own time, so a kill between the two loses and doubles nothing. Kinds of lines: `run` (the first: all that
-is needed to make the run in a store), `params`, `tags`, `metrics`, `input`, `artifact`, `status`.
+the byte offset in `<journal>.off` and then moves it. A kill between the two loses and doubles nothing: the
+target asks the store what it holds before it sends again. Whoever writes or ships a journal holds its lock,
+so a journal whose lock is free belongs to no living process. Kinds of lines: `run` (the first: all that is
+needed to make the run in a store), `params`, `tags`, `metrics`, `input`, `artifact`, `status`.
 """
 
+import fcntl
 import json
 import logging
 import os
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from drtune.files import replacing
+from drtune.tracking.lifecycle import held_locks
 from drtune.tracking.store import scrub
 
 log = logging.getLogger(__name__)
@@ -25,15 +28,21 @@ Entry = dict[str, Any]
 SHIP_EVERY_SECONDS = 5.0
 LONGEST_WAIT_SECONDS = 60.0
 CHUNK_BYTES = 1 << 20
+CLAIM_SECONDS = 10.0
+"""How long a stage waits for a journal that `drtune sync` is shipping before it begins one of its own."""
+ENDED = ("FINISHED", "FAILED", "KILLED")
 
 
-def journal_path(folder: Path, key: str, resume: bool) -> Path:
-    """File for a run with this stage key: the newest unfinished one if `resume`, else a new one."""
+def journal_path(folder: Path, key: str, resume: bool, recorded: bool = True) -> Path:
+    """File for a run with this stage key: the newest unfinished one if `resume`, else a new one.
+
+    A finished one too is continued where its result was never `recorded` and the work is done again.
+    """
     prefix = key[:16] or "nokey"
     if resume and key:
         for path in sorted(folder.glob(f"{prefix}-*.jsonl"), reverse=True)[:1]:
             statuses = [entry["status"] for entry in entries_of(path) if entry["kind"] == "status"]
-            if statuses[-1:] != ["FINISHED"]:
+            if statuses[-1:] != ["FINISHED"] or not recorded:
                 return path
     return folder / f"{prefix}-{time.time_ns():016x}-{os.getpid()}.jsonl"
 
@@ -56,12 +65,75 @@ def parsed(lines: Iterable[bytes]) -> Iterator[Entry]:
             yield entry
 
 
+def claim(path: Path, seconds: float = 0.0) -> int | None:
+    """Lock a journal, made where it is missing, for `release`; the kernel frees it when the process ends.
+
+    Returns:
+        A descriptor, or None while another living process holds it, after trying for so many seconds.
+    """
+    until = time.monotonic() + seconds
+    while True:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
+                held_locks.add(descriptor)
+                return descriptor
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                os.close(descriptor)
+                return None
+            time.sleep(0.05)
+        os.close(descriptor)
+
+
+def release(descriptor: int) -> None:
+    """Free what `claim` locked; in a forked child, which has let go of it already, nothing happens."""
+    if descriptor in held_locks:
+        held_locks.remove(descriptor)
+        os.close(descriptor)
+
+
+def last_status(path: Path) -> str:
+    """Status that a journal ends with; empty while its process works, or where it was killed."""
+    with path.open("rb") as stream:
+        stream.seek(max(0, path.stat().st_size - 4096))
+        lines = [line for line in stream.readlines() if line.endswith(b"\n")]
+    entry = next(parsed(lines[-1:]), None)
+    return str(entry["status"]) if entry and entry["kind"] == "status" else ""
+
+
+def end_dead(path: Path) -> bool:
+    """Write the end of a journal, held by `claim`, whose process was killed: KILLED, at its last line's time.
+
+    Returns:
+        Whether the end was missing.
+    """
+    if last_status(path) in ENDED:
+        return False
+    times = [entry["time"] for entry in entries_of(path)]
+    if not times:
+        return False
+    with path.open("ab") as stream:
+        if path.read_bytes()[-1:] != b"\n":
+            stream.write(b"\n")
+        for fields in (
+            {"kind": "tags", "values": {"drtune.orphaned": "true"}},
+            {"kind": "status", "status": "KILLED"},
+        ):
+            stream.write(json.dumps({**fields, "time": max(times)}).encode() + b"\n")
+    return True
+
+
 class Journal:
     """The writing end; a file that exists is continued.
 
     Args:
         path: `<folder>/<run>.jsonl`. Copies of artifacts lie beside it in `<run>.files/`.
         header: fields of the first line.
+
+    Raises:
+        BlockingIOError: another process writes or ships it.
     """
 
     def __init__(self, path: Path, header: Entry) -> None:
@@ -69,6 +141,10 @@ class Journal:
         self.files = path.with_suffix(".files")
         self.last_step: dict[str, int] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
+        lock = claim(path, CLAIM_SECONDS)
+        if lock is None:
+            raise BlockingIOError(f"{path}: another process holds this journal")
+        self._lock = lock
         for entry in entries_of(path):
             if entry["kind"] == "metrics":
                 self.last_step.update(
@@ -96,12 +172,20 @@ class Journal:
         """Close the file; what is in it stays."""
         os.close(self._descriptor)
 
+    def release(self) -> None:
+        """Let others ship it."""
+        release(self._lock)
 
-def open_journal(folder: Path, key: str, resume: bool, header: Entry) -> Journal:
+
+def open_journal(folder: Path, key: str, resume: bool, header: Entry, recorded: bool = True) -> Journal:
     """The journal of a run; where `folder` cannot be written, one in a temporary folder."""
     header = header | {"stage_key": key, "resume": resume}
     try:
-        return Journal(journal_path(folder, key, resume), header)
+        try:
+            return Journal(journal_path(folder, key, resume, recorded), header)
+        except BlockingIOError as error:
+            log.warning("%s; this run gets a new one", error)
+            return Journal(journal_path(folder, key, False), header)
     except OSError as error:
         log.warning("the journal goes to a temporary folder: %s", error)
         return Journal(journal_path(Path(tempfile.mkdtemp(prefix="drtune-")), key, False), header)

@@ -6,17 +6,22 @@ import fcntl
 import os
 import shutil
 import signal
+import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+
+import psutil
 
 from drtune.errors import TrainingError
 
 PR_SET_PDEATHSIG = 1
 """linux/prctl.h"""
 LOCK = "lock"
+SAME_START_SECONDS = 2.0
+"""A process's start time moves a little when the clock is set."""
 
 
 class Stopped(SystemExit):
@@ -28,13 +33,28 @@ class Stopped(SystemExit):
 
 
 def die_with_parent() -> None:
-    """Ask Linux for SIGTERM when the parent dies; elsewhere do nothing.
+    """Ask Linux for SIGTERM when the parent dies, and take it at once if it is dead already.
 
     A `dvc` that is killed otherwise leaves its stage training, and the next `dvc repro` starts a second one.
     """
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if parent_is_gone():
+        signal.raise_signal(signal.SIGTERM)
+
+
+def parent_is_gone() -> bool:
+    """Whether the `dvc` that started this stage has died, as while Python was still loading modules.
+
+    DVC starts a stage in its own process group; whoever inherits an orphan lives in another one.
+    """
+    if "DVC_STAGE" not in os.environ:
+        return False
+    try:
+        return os.getpgid(os.getppid()) != os.getpgid(0)
+    except ProcessLookupError:
+        return True
 
 
 @contextmanager
@@ -140,3 +160,35 @@ def clear(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         elif path.name != LOCK:
             path.unlink(missing_ok=True)
+
+
+def boot_id() -> str:
+    """What tells this boot of the machine from every other."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return str(int(psutil.boot_time()))
+
+
+def pid_namespace() -> str:
+    """What tells the process numbers of this container from those of every other; empty outside Linux."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+
+
+def process_is_gone(tags: Mapping[str, str]) -> bool:
+    """Whether the process named by the `proc.` tags has ended; False where this process cannot know."""
+    if tags.get("proc.host") != socket.gethostname() or "proc.pid" not in tags:
+        return False
+    if tags.get("proc.boot") != boot_id():
+        return True
+    if tags.get("proc.namespace", pid_namespace()) != pid_namespace():
+        return False  # another container
+    try:
+        process = psutil.Process(int(tags["proc.pid"]))
+        started = abs(process.create_time() - float(tags["proc.start"])) < SAME_START_SECONDS
+        return not started or process.status() == psutil.STATUS_ZOMBIE
+    except (psutil.NoSuchProcess, ValueError, KeyError):
+        return True

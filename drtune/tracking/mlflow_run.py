@@ -1,4 +1,4 @@
-"""Runs in MLflow: the only file that imports mlflow.
+"""Stage runs in MLflow.
 
 `MlflowTarget` turns journal lines into calls of one `MlflowClient`, without MLflow's global state; it lives
 in the shipper's thread. `stage_run` is what a stage script opens around its work.
@@ -13,23 +13,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
-from drtune.files import replacing
-from drtune.tracking import store
+from drtune.tracking import mlflow_pipeline, store
 from drtune.tracking.journal import Entry, Shipper, open_journal
 from drtune.tracking.lifecycle import Stopped
+from drtune.tracking.mlflow_store import connect, experiment_of, is_refusal, refused
 from drtune.tracking.naming import chunks
 from drtune.tracking.record import RunRecord
 from drtune.tracking.run import StageRun, next_sample, run_tags
-from drtune.tracking.stage_key import StageIdentity, store_root
+from drtune.tracking.stage_key import StageIdentity, stages_at, store_root
 from drtune.tracking.system_metrics import sampling
 
 log = logging.getLogger(__name__)
 
 METRICS_PER_CALL, ITEMS_PER_CALL, DIGEST = 1000, 100, 36
 """Limits of log_batch, and of a dataset digest in characters; mlflow 3.17 utils/validation.py."""
-LOCK_SECONDS = 60.0
 START_SECONDS, CLOSE_SECONDS, STOP_SECONDS = 30.0, 20.0, 8.0
 """Longest waits: at the start, for the last lines at the end, and after SIGTERM (Docker kills after 10)."""
 
@@ -45,6 +42,7 @@ def stage_run(
     resume: bool = False,
     system_metrics: bool = False,
     root: Path | None = None,
+    lock: Path | None = None,
 ) -> Iterator[StageRun]:
     """Open one MLflow run around a stage's work and close it with a true status.
 
@@ -60,12 +58,13 @@ def stage_run(
         resume: continue the unfinished run of this key; hold `lifecycle.exclusive` for the key meanwhile.
         system_metrics: log the machine's load every 10 s.
         root: folder of the store and the journals; `store_root()` unless given.
+        lock: dvc.lock beside dvc.yaml; its stages and this one make a pipeline run.
     """
-    root = root or store_root()
-    key = identity.key if identity else ""
+    root, key = root or store_root(), identity.key if identity else ""
     tags = run_tags(stage, record, key)
-    header = {"project": project, "name": f"{stage} {suffix}".strip(), "tags": tags}
-    journal = open_journal(root / ".drtune" / "journal", key, resume, header)
+    header = {"project": project, "name": f"{stage} {suffix}".strip(), "stage": stage, "tags": tags}
+    header |= pipeline_of(lock, stage, identity, record)
+    journal = open_journal(root / ".drtune/journal", key, resume, header, not identity or identity.recorded)
     target = MlflowTarget(store.store_uri(root), root)
     run = StageRun(journal, Shipper(journal.path, target), target.link)
     status, seconds = "FAILED", CLOSE_SECONDS
@@ -92,65 +91,43 @@ class MlflowTarget:
     def __init__(self, uri: str, root: Path) -> None:
         store.set_defaults()
         self.uri, self.root = uri, root
-        self.experiment_id = self.run_id = ""
+        self.experiment_id = self.run_id = self.pipeline_id = ""
         self._client: Any = None
         self._files = root
-        self._healthy = False
+        self._in_doubt = True
+        self._held: dict[str, set[int]] = {}
 
     def link(self) -> str:
         """Where to look at the run; empty while it is not in the store."""
         return store.link(self.uri, self.root, self.experiment_id, self.run_id) if self.run_id else ""
 
     def open(self, header: Entry, journal: Path) -> bool:
-        """Find or make the run of this journal; True if it was made."""
-        if not self._healthy:
-            store.check_reachable(self.uri)
+        """Find or make the run of this journal, and its pipeline run; True if it was made."""
+        store.check_reachable(self.uri)  # every time: one that hangs is given up after seconds
         if self.run_id:
             return False
         self._files = journal.with_suffix(".files")
-        self._client = self._connect()
-        self.experiment_id = self._experiment(f"{header['project']}/pipeline")
+        self._client = connect(self.uri, self.root)
+        self.experiment_id = experiment_of(self._client, self.uri, self.root, f"{header['project']}/pipeline")
         found = self._find(header, journal.stem)
         tags = {**header["tags"], "drtune.journal": journal.stem}
         if found is None:
             run = self._client.create_run(self.experiment_id, header["time"], tags, header["name"])
-        self.run_id = found or str(run.info.run_id)
-        self._healthy = True
+        run_id = found or str(run.info.run_id)
+        self._in_doubt = found is not None
+        mlflow_pipeline.sweep(self._client, self.root, self.experiment_id)
+        if header.get("stages"):
+            about = {
+                "name": header["pipeline"],
+                "tags": header["tags"],
+                "time": header["time"],
+                "runs": {header["stage"]: run_id},
+            }
+            self.pipeline_id = mlflow_pipeline.join(
+                self._client, self.root, self.experiment_id, header["stages"], about
+            )
+        self.run_id = run_id
         return found is None
-
-    def _connect(self) -> Any:
-        """A client; a database that may be empty is first used by one process at a time."""
-        from mlflow import MlflowClient
-
-        database = store.sqlite_path(self.uri)
-        if database and not database.exists():
-            with FileLock(f"{database}.lock", timeout=LOCK_SECONDS):
-                prepare_database(database, self.root)
-        if database:
-            store.use_write_ahead_log(database)
-        if database or store.is_server(self.uri):
-            return MlflowClient(tracking_uri=self.uri)
-        with FileLock(self.root / ".drtune" / "store.lock", timeout=LOCK_SECONDS):
-            client = MlflowClient(tracking_uri=self.uri)
-            client.search_experiments(max_results=1)
-            return client
-
-    def _experiment(self, name: str) -> str:
-        """Id of an experiment; made where it is missing, with its artifacts in the store root."""
-        found = self._client.get_experiment_by_name(name)
-        if found is None:
-            folder = None if store.is_server(self.uri) else (self.root / "mlruns" / name).as_uri()
-            tags = {"mlflow.experimentKind": "custom_model_development"}
-            try:
-                return str(self._client.create_experiment(name, artifact_location=folder, tags=tags))
-            except Exception:
-                found = self._client.get_experiment_by_name(name)  # another process may have been first
-                if found is None:
-                    raise
-        if found.lifecycle_stage != "active":
-            remedy = f"bring it back with `mlflow experiments restore -x {found.experiment_id}`"
-            raise RuntimeError(f"experiment {name} is deleted; {remedy}")
-        return str(found.experiment_id)
 
     def _find(self, header: Entry, journal: str) -> str | None:
         """The run made from this journal, or the unfinished one of this key that is to be continued."""
@@ -180,11 +157,13 @@ class MlflowTarget:
             "artifact": self._artifacts,
             "status": self._status,
         }
-        self._healthy = False
-        for kind, group in itertools.groupby(entries, key=lambda entry: str(entry["kind"])):
-            if kind in senders:
-                senders[kind](list(group))
-        self._healthy = True
+        try:
+            for kind, group in itertools.groupby(entries, key=lambda entry: str(entry["kind"])):
+                if kind in senders:
+                    senders[kind](list(group))
+        except Exception:
+            self._in_doubt, self._held = True, {}  # the store may have taken them and lost the answer
+            raise
 
     def _metrics(self, entries: list[Entry]) -> None:
         from mlflow.entities import Metric
@@ -193,10 +172,21 @@ class MlflowTarget:
             Metric(name, float(value), entry["time"], entry["step"])
             for entry in entries
             for name, value in entry["values"].items()
-            if not math.isinf(float(value))
+            if not math.isinf(float(value)) and entry["step"] not in self._steps(name)
         ]
         for part in chunks(metrics, METRICS_PER_CALL):
             self._attempt("metrics", self._client.log_batch, self.run_id, metrics=part)
+
+    def _steps(self, metric: str) -> set[int]:
+        """Steps of a metric that the store held when this process began to be in doubt; else none.
+
+        A line may have been sent before by a process that was killed, or whose answer was lost, or a run
+        whose journal is gone is done again. Lines of one doubt are in order, so that reading once is enough.
+        """
+        if self._in_doubt and metric not in self._held:
+            points = self._client.get_metric_history(self.run_id, metric)
+            self._held[metric] = {point.step for point in points}
+        return self._held.get(metric, set())
 
     def _params(self, entries: list[Entry]) -> None:
         from mlflow.entities import Param
@@ -242,6 +232,8 @@ class MlflowTarget:
             self._client.update_run(self.run_id, status="RUNNING")
         else:
             self._client.set_terminated(self.run_id, last["status"], last["time"])
+        if self.pipeline_id:
+            mlflow_pipeline.refresh(self._client, self.pipeline_id)
 
     def _one_by_one(self, run_id: str, kind: str, items: Sequence[Any]) -> None:
         """Send all at once; if the store refuses, send each alone, so that one bad item costs only itself."""
@@ -269,27 +261,14 @@ def merged(entries: Iterable[Entry]) -> dict[str, str]:
     return {name: text for entry in entries for name, text in entry["values"].items()}
 
 
-def is_refusal(error: Exception) -> bool:
-    """Whether the store understood and said no (400), which no later try changes."""
-    from mlflow.exceptions import MlflowException
-
-    return isinstance(error, MlflowException) and error.get_http_status_code() == 400
-
-
-def refused(what: str, error: Exception) -> None:
-    """Say what the store does not hold."""
-    log.warning("tracking store: refuses %s: %s", what, store.scrub(str(error)).split("\n")[0][:500])
+def pipeline_of(
+    lock: Path | None, stage: str, identity: StageIdentity | None, record: RunRecord
+) -> dict[str, Any]:
+    """What a journal's header says of the pipeline run: `pipeline`, its name, and `stages`, name -> key."""
+    stages = stages_at(lock, stage, identity) if lock and identity else {}
+    return {"pipeline": pipeline_name(record.exp_name, record.branch, record.commit), "stages": stages}
 
 
-def prepare_database(path: Path, root: Path) -> None:
-    """Make a sqlite store complete before it gets its name, so that a kill leaves none half made.
-
-    A first use by two processes, or one cut short, can spoil MLflow's database for good: hold a lock here.
-    MLflow's own experiment `Default` gets its artifacts in `root` too.
-    """
-    if not path.exists():
-        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
-        with replacing(path) as fresh:
-            SqlAlchemyStore(f"sqlite:///{fresh}", (root / "mlruns").as_uri()).engine.dispose()
+def pipeline_name(experiment: str, branch: str, commit: str) -> str:
+    """Name of a pipeline run: that of the DVC experiment, else `branch@commit`."""
+    return experiment or (f"{branch or 'detached'}@{commit[:7]}" if commit else "pipeline")

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+PROJECT = "drtune"
+"""Runs go to the experiment `drtune/pipeline`."""
 MAX_NAME, MAX_PARAM, MAX_TAG = 250, 6000, 8000
 """Characters; mlflow 3.17 utils/validation.py. MLflow cuts longer values without a word in them."""
 

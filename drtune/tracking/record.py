@@ -19,6 +19,7 @@ import psutil
 import yaml  # type: ignore[import-untyped]
 
 from drtune.files import sha256_of
+from drtune.tracking.lifecycle import boot_id, pid_namespace
 
 MAX_PATCH_BYTES = 10_000_000
 GIT_SECONDS = 3.0
@@ -38,7 +39,8 @@ class RunRecord:
         torch, cuda: version of PyTorch, and of CUDA that it was built for.
         device: GPU names, or the CPU's name where there is none.
         image: what DRTUNE_IMAGE says, usually the digest of the container image.
-        boot_id, pid, started: with `host` they name one process for ever; `started` in Unix seconds.
+        boot_id, pid_namespace, pid, started: with `host` they name one process for ever; `started` in Unix
+            seconds.
         dvc_stage, exp_name, exp_baseline: what DVC says of itself in the environment.
         requirements_sha256, dvc_lock_sha256: of the files beside dvc.yaml.
     """
@@ -56,6 +58,7 @@ class RunRecord:
     image: str
     host: str
     boot_id: str
+    pid_namespace: str
     pid: int
     started: float
     dvc_stage: str
@@ -82,6 +85,7 @@ class RunRecord:
             "env.image": self.image,
             "proc.host": self.host,
             "proc.boot": self.boot_id,
+            "proc.namespace": self.pid_namespace,
             "proc.pid": str(self.pid),
             "proc.start": f"{self.started:.2f}",
         }
@@ -108,6 +112,7 @@ def collect(root: Path) -> RunRecord:
         image=os.environ.get("DRTUNE_IMAGE", ""),
         host=socket.gethostname(),
         boot_id=boot_id(),
+        pid_namespace=pid_namespace(),
         pid=process.pid,
         started=process.create_time(),
         dvc_stage=os.environ.get("DVC_STAGE", ""),
@@ -118,7 +123,7 @@ def collect(root: Path) -> RunRecord:
     )
 
 
-def git(root: Path, *arguments: str) -> str:
+def git(root: Path, *arguments: str, seconds: float = GIT_SECONDS) -> str:
     """Standard output of one git command; empty where git, the repository or the time is lacking.
 
     Bytes that are not UTF-8 come back as surrogates, so that a patch can be written unchanged.
@@ -129,13 +134,22 @@ def git(root: Path, *arguments: str) -> str:
             ["git", "-C", str(root), *arguments],
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=GIT_SECONDS,
+            timeout=seconds,
             env=environment,
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.decode("utf-8", "surrogateescape") if done.returncode == 0 else ""
+
+
+def keep_commit(root: Path, commit: str) -> None:
+    """Keep a commit from git's garbage collection by a ref of our own, so that its runs stay restorable.
+
+    A branch may be amended, rebased or deleted after the run. Nothing happens where git refuses.
+    """
+    if commit:
+        git(root, "update-ref", f"refs/drtune/commits/{commit}", commit)
 
 
 def head(root: Path) -> tuple[Path | None, str, str]:
@@ -251,14 +265,6 @@ def nvidia_smi_names() -> list[str]:
     except (OSError, subprocess.TimeoutExpired):
         return []
     return done.stdout.split("\n")[:-1] if done.returncode == 0 else []
-
-
-def boot_id() -> str:
-    """What tells this boot of the machine from every other."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return str(int(psutil.boot_time()))
 
 
 def sha256_or_empty(path: Path) -> str:

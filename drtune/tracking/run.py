@@ -159,8 +159,13 @@ class StageRun:
             if done:
                 shutil.rmtree(self.journal.files, ignore_errors=True)
             else:
-                log.warning("tracking store: %s is not shipped completely and is kept", self.journal.path)
+                log.warning(
+                    "tracking store: %s is not shipped completely and is kept; `drtune sync` ships it",
+                    self.journal.path,
+                )
             self.journal.close()
+            if not self.shipper.is_alive():
+                self.journal.release()
         except Exception as error:
             self.report("close", error)
             return False

@@ -12,10 +12,11 @@ import json
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from drtune.config import read_yaml
 from drtune.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -29,11 +30,16 @@ class StageIdentity:
         key: 64 hexadecimal digits, the name of its folder under .dvc/cache/runs/.
         deps: path -> md5 (a folder's ends in `.dir`).
         outs: paths, relative to the folder of dvc.yaml like those of `deps`.
+        entry: the stage as dvc.lock will describe it, its outs still without content.
+        recorded: whether DVC's run cache holds what the stage made before; False where a `dvc` that was
+            killed never took it over, so that the stage does the same work again.
     """
 
     key: str
     deps: Mapping[str, str]
     outs: tuple[str, ...]
+    entry: Mapping[str, Any] = field(default_factory=dict)
+    recorded: bool = True
 
 
 def stage_key(entry: Mapping[str, Any], params: Mapping[str, Any] | None = None) -> str:
@@ -52,6 +58,40 @@ def stage_key(entry: Mapping[str, Any], params: Mapping[str, Any] | None = None)
         replace_param(content.get("params", {}), name, value)
     text = json.dumps(without_sizes(content), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def lock_keys(lock: Path) -> dict[str, str]:
+    """Stage name -> key of every stage that a dvc.lock describes; none without the file."""
+    if not lock.exists():
+        return {}
+    return {name: stage_key(entry) for name, entry in read_yaml(lock)["stages"].items()}
+
+
+def stages_at(lock: Path, stage: str, identity: StageIdentity) -> dict[str, str]:
+    """Stage name -> key of what a dvc.lock holds once this stage has run, without the stages after it.
+
+    Those are not known yet: what the lock says of them belongs to other inputs.
+    """
+    entries = dict(read_yaml(lock)["stages"]) if lock.exists() else {}
+    fresh = set(identity.outs)
+    later = {stage}
+    while True:
+        found = {
+            name
+            for name, entry in entries.items()
+            if name not in later and any(within(dep["path"], fresh) for dep in entry.get("deps", []))
+        }
+        if not found:
+            break
+        later |= found
+        fresh |= {out["path"] for name in found for out in entries[name].get("outs", [])}
+    keys = {name: stage_key(entry) for name, entry in entries.items() if name not in later}
+    return keys | {stage: identity.key}
+
+
+def within(path: str, outs: set[str]) -> bool:
+    """Whether a path is one of the outs or lies in one."""
+    return path in outs or any(path.startswith(f"{out}/") for out in outs)
 
 
 def without_sizes(value: Any) -> Any:
@@ -102,12 +142,15 @@ def current_stage_key(root: Path, stage: str) -> StageIdentity | None:
             loaded = repo.stage.load_one(path=str(root / "dvc.yaml"), name=stage.rpartition(":")[2])
             loaded.save_deps()
             entry = json.loads(json.dumps(to_single_stage_lockfile(loaded)))
+            run_cache = Path(repo.stage_cache.cache_dir)
     except (DvcException, OSError) as error:
         log.warning("stage %s has no key, its run cannot be found by content: %s", stage, error)
         return None
     deps = {dep["path"]: dep.get("md5", "") for dep in entry.get("deps", [])}
     outs = tuple(out["path"] for out in entry.get("outs", []))
-    return StageIdentity(key=stage_key(entry), deps=deps, outs=outs)
+    key = stage_key(entry)
+    recorded = "DVC_STAGE" not in os.environ or (run_cache / key[:2] / key).is_dir()
+    return StageIdentity(key=key, deps=deps, outs=outs, entry=entry, recorded=recorded)
 
 
 def dvc_folder(start: Path) -> Path | None:
@@ -125,3 +168,48 @@ def store_root() -> Path:
     if named := os.environ.get("DVC_ROOT"):
         return Path(named).resolve()
     return dvc_folder(Path.cwd()) or Path.cwd()
+
+
+def cache_folder(root: Path) -> Path:
+    """Where the DVC repository at `root` keeps its objects: `<folder>/files/md5/ab/cdef…`.
+
+    Raises:
+        ConfigError: `root` is no DVC repository, or DVC cannot read its settings.
+    """
+    return Path(dvc_settings(root)["cache"]["dir"])
+
+
+def share_cache(root: Path, other: Path) -> None:
+    """Let the DVC repository at `other`, a worktree, use the cache and the remotes of the one at `root`.
+
+    Written to its .dvc/config.local, which git ignores; `root`'s own local settings go there too.
+
+    Raises:
+        ConfigError: one of them is no DVC repository, or DVC cannot read its settings.
+    """
+    from dvc.config import Config
+
+    settings = dvc_settings(root)
+    if not (other / ".dvc").is_dir():
+        raise ConfigError(f"{other}: the commit holds no .dvc folder, so DVC cannot work there")
+    with Config(str(other / ".dvc"), validate=False).edit("local", validate=False) as config:
+        config.update(settings)
+
+
+def dvc_settings(root: Path) -> dict[str, Any]:
+    """Settings of a DVC repository, those of the project and the local ones, with absolute paths."""
+    from dvc.config import Config
+    from dvc.config import ConfigError as Unreadable
+
+    if not (root / ".dvc").is_dir():
+        raise ConfigError(f"{root}: no DVC repository; run this in the project's folder")
+    try:
+        config = Config(str(root / ".dvc"))
+        settings: dict[str, Any] = {}
+        for level in ("repo", "local"):
+            for section, values in config.load_one(level).items():
+                settings.setdefault(section, {}).update(values)
+    except Unreadable as fault:
+        raise ConfigError(f"{root / '.dvc'}: {fault}") from None
+    settings["cache"].setdefault("dir", str(root / ".dvc" / "cache"))
+    return settings

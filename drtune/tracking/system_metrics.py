@@ -33,7 +33,9 @@ class SystemMetrics(threading.Thread):
     def run(self) -> None:
         """Sample until stopped."""
         psutil.cpu_percent()  # the first call has nothing to compare with
-        while not self._stop_asked.wait(self._every):
+        wait = min(1.0, self._every)  # a short stage too has a sample
+        while not self._stop_asked.wait(wait):
+            wait = self._every
             try:
                 values = sample(self._gpus)
             except Exception as error:  # a lost GPU must not end more than its own curve

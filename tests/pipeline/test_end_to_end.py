@@ -77,6 +77,30 @@ class Repository:
         with closing(sqlite3.connect(self.folder / "mlflow.db")) as store:
             return store.execute(query).fetchall()
 
+    def pipelines(self):
+        """Of every pipeline run: its status, and stage -> (key, run id of it, whether it is a child)."""
+        with closing(sqlite3.connect(self.folder / "mlflow.db")) as store:
+            tags = {}
+            for run, status, key, value in store.execute(
+                "select run_uuid, status, key, value from runs join tags using (run_uuid) order by start_time"
+            ):
+                tags.setdefault(run, {"status": status})[key] = value
+        return [
+            (
+                held["status"],
+                {
+                    stage: (
+                        held[f"drtune.key.{stage}"],
+                        held[f"drtune.run.{stage}"],
+                        tags[held[f"drtune.run.{stage}"]]["mlflow.parentRunId"] == run,
+                    )
+                    for stage in STAGES
+                },
+            )
+            for run, held in tags.items()
+            if held["drtune.kind"] == "pipeline"
+        ]
+
     def cached_keys(self):
         """The keys under which DVC's run cache holds stages."""
         return {path.name for path in self.folder.glob(".dvc/cache/runs/*/*")}
@@ -176,6 +200,37 @@ def test_an_experiment_aside_runs_what_its_setting_touches_and_logs_into_the_sam
     made = {path: out["hash"] for path, out in revision["data"]["outs"].items()}
     assert made["models"] != outs["models"], "the weight changes the model"
     assert (made["data/bank"], made["data/dataset"]) == (outs["data/bank"], outs["data/dataset"])
+
+
+def test_stages_from_the_cache_show_the_runs_that_made_them(repository):
+    (status, shipped), (other_status, lighter) = repository.pipelines()
+    assert status == other_status == "FINISHED"
+    assert [child for _, _, child in shipped.values()] == [True, True, True, True]
+    assert [child for _, _, child in lighter.values()] == [False, False, True, True]
+    assert lighter["extract"][:2] == shipped["extract"][:2]
+
+    runs = repository.runs()
+    repository.dvc("exp apply lighter")
+    assert repository.stages_of("dvc", "repro") == [], "all of it comes from the cache"
+    sync = [sys.executable, "-c", "from drtune.cli import app; app()", "sync"]
+    assert "0 adopted" in repository(*sync)
+    assert repository.pipelines() == [(status, shipped), (status, lighter)]
+
+    store = repository.folder / "mlflow.db"
+    store.rename(store.with_suffix(".aside"))  # as in a fresh clone: DVC's cache, but no runs
+    try:
+        assert "4 adopted" in repository(*sync)
+        assert "0 adopted" in repository(*sync)
+        ((status, adopted),) = repository.pipelines()
+        assert {stage: key for stage, (key, _, _) in adopted.items()} == {
+            stage: key for stage, (key, _, _) in lighter.items()
+        }
+        assert {status for _, status, _ in repository.runs()} == {"FINISHED"}
+    finally:
+        store.with_suffix(".aside").rename(store)
+    repository("git", "checkout", "--", ".")
+    repository.dvc("checkout")
+    assert repository.runs() == runs
 
 
 def test_an_edited_module_runs_the_stages_that_import_it(repository):

@@ -21,14 +21,7 @@ class Run:
     link = "http://127.0.0.1/run"
 
     def __init__(self):
-        self.inputs, self.status, self.opened = [], "", ()
-
-    def log_provenance(self, record, root):
-        assert record.commit == ""
-        assert root == Path.cwd()
-
-    def log_input(self, name, path, md5, context):
-        self.inputs.append((name, path, md5, context))
+        self.status, self.opened, self.held = "", (), ()
 
 
 @pytest.fixture
@@ -47,15 +40,25 @@ def run(folder, identity, monkeypatch):
     made = Run()
 
     @contextmanager
-    def stage_run(project, stage, record, key, *, suffix, resume):
+    def stage_run(project, stage, record, key, *, lock, suffix, resume, system_metrics):
+        assert lock == Path("dvc.lock")
+        assert system_metrics
         made.opened = (project, stage, key, suffix, resume)
         made.status = "FAILED"
         yield made
         made.status = "FINISHED"
 
+    @contextmanager
+    def holding(opened, record, key, folder, stage):
+        assert opened is made
+        assert record.commit == ""
+        made.held = (key, folder, stage)
+        yield
+
     monkeypatch.setattr(module, "die_with_parent", lambda: None)
     monkeypatch.setattr(module, "current_stage_key", lambda root, stage: identity.value)
     monkeypatch.setattr(module, "stage_run", stage_run)
+    monkeypatch.setattr(module, "holding", holding)
     return made
 
 
@@ -79,7 +82,7 @@ def test_work_gets_settings_run_and_a_folder_of_its_own(run, capsys):
     run_stage("train", work, SETTINGS)
     assert run.opened == ("drtune", "train", KEY, "dr_tune", True)
     assert run.status == "FINISHED"
-    assert run.inputs == [("data/dataset", "data/dataset", "cd.dir", "train")]
+    assert run.held == (KEY, Path.cwd(), "train")
     assert capsys.readouterr().out == "train: http://127.0.0.1/run\n"
 
 
@@ -155,7 +158,7 @@ def test_without_a_key_a_state_of_unknown_origin_is_not_used(run, identity):
         state.write_text("of these settings")
 
     run_stage("train", work)
-    assert run.inputs == []
+    assert run.held[0] is None
     assert not state.parent.exists()
 
 
@@ -202,7 +205,9 @@ def test_a_second_process_of_the_key_is_refused_before_it_opens_a_run(run, capsy
 def test_faults_in_settings_all_come_at_once_and_nothing_is_written(folder, tiny_params, as_script, capsys):
     change = {"train.epochs": "100", "data.shots": 0, "methods.dr_tune.bank_size": 4}
     file = tiny_params(folder / "params.yaml", change)
-    file.write_text(file.read_text().replace("temperature:", "temprature:"))
+    settings = file.read_text()
+    own = settings.index("  dr_tune:")
+    file.write_text(settings[:own] + settings[own:].replace("temperature:", "temprature:", 1))
     before = sorted(folder.rglob("*"))
     assert as_script("train") == 2
     shown = capsys.readouterr()

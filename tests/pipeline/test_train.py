@@ -33,12 +33,12 @@ from drtune.training.loop import Hooks
 from pipeline import train
 from pipeline.stage import run_stage
 
-def hooks(on_event, on_progress, checkpoints):
+def hooks(on_event, on_progress, on_prepare, checkpoints):
     def progress(done, total):
         if done == 8:
             print("here", flush=True)
             time.sleep(60)
-    return Hooks(on_event, progress, checkpoints, checkpoint_seconds=0.0)
+    return Hooks(on_event, progress, on_prepare, checkpoints, checkpoint_seconds=0.0)
 
 train.Hooks = hooks
 run_stage("train", train.main, SETTINGS)
@@ -107,8 +107,14 @@ def test_a_bank_of_other_weights_leaves_the_last_model_as_it_was(finished_stage)
     assert model_bytes() == before
 
 
+STAGE_RUNS = """
+select run_uuid, status from runs
+where run_uuid in (select run_uuid from tags where key = 'drtune.stage_key')
+"""
+
+
 def runs():
-    """(id, status, tags, steps of val_accuracy) of every MLflow run."""
+    """(id, status, tags, steps of val_accuracy) of every stage's MLflow run."""
     with closing(sqlite3.connect("mlflow.db")) as store:
         return [
             (
@@ -123,7 +129,7 @@ def runs():
                     )
                 ],
             )
-            for run, status in store.execute("select run_uuid, status from runs").fetchall()
+            for run, status in store.execute(STAGE_RUNS).fetchall()
         ]
 
 

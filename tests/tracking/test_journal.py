@@ -1,3 +1,4 @@
+import fcntl
 import json
 import os
 import threading
@@ -6,7 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from drtune.tracking.journal import Journal, Shipper, entries_of, journal_path, open_journal, ship, unsent
+from drtune.tracking.journal import (
+    Journal,
+    Shipper,
+    claim,
+    end_dead,
+    entries_of,
+    journal_path,
+    last_status,
+    open_journal,
+    release,
+    ship,
+    unsent,
+)
 
 HEADER = {"name": "train"}
 
@@ -70,6 +83,7 @@ def test_lines_of_several_threads_stay_whole(journal):
 def test_a_continued_journal_knows_its_last_steps(journal):
     fill(journal, [0, 1, 2])
     journal.write("metrics", step=1, values={"val": 1})
+    journal.release()
     again = Journal(journal.path, HEADER)
     again.close()
     assert again.continued
@@ -82,6 +96,7 @@ def test_a_line_that_was_cut_costs_only_itself(journal):
     fill(journal, [0])
     with journal.path.open("ab") as stream:
         stream.write(b'{"kind": "metrics", "st')
+    journal.release()
     again = Journal(journal.path, HEADER)
     fill(again, [1])
     again.close()
@@ -212,6 +227,7 @@ def test_which_journal_is_continued(tmp_path):
         for status in statuses:
             opened.write("status", status=status)
         opened.close()
+        opened.release()
         return opened.path
 
     key = "k" * 64
@@ -234,3 +250,66 @@ def test_a_folder_that_cannot_be_written_is_no_fault(caplog):
     assert json.loads(opened.path.read_text())["name"] == "train"
     opened.path.unlink()
     opened.path.parent.rmdir()
+
+
+def test_one_process_at_a_time_holds_a_journal(journal, monkeypatch):
+    monkeypatch.setattr("drtune.tracking.journal.CLAIM_SECONDS", 0.1)
+    assert claim(journal.path) is None
+    with pytest.raises(BlockingIOError, match="another process holds this journal"):
+        Journal(journal.path, HEADER)
+    journal.release()
+    journal.release()
+    held = claim(journal.path)
+    assert held is not None
+    release(held)
+    journal._lock = -1
+
+
+def test_a_journal_that_is_being_shipped_is_not_waited_for_long(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("drtune.tracking.journal.CLAIM_SECONDS", 0.1)
+    first = open_journal(tmp_path, "k" * 64, True, HEADER)
+    second = open_journal(tmp_path, "k" * 64, True, HEADER)
+    assert second.path != first.path
+    assert "this run gets a new one" in caplog.text
+    for opened in (first, second):
+        opened.close()
+        opened.release()
+
+
+def test_a_lock_on_a_journal_that_was_removed_meanwhile_is_none(tmp_path, monkeypatch):
+    path = tmp_path / "run.jsonl"
+    path.touch()
+    lock = fcntl.flock
+
+    def removed_before(descriptor, how):
+        monkeypatch.undo()
+        path.unlink()
+        lock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", removed_before)
+    held = claim(path)
+    assert os.path.samestat(os.fstat(held), path.stat())
+    release(held)
+
+
+def test_the_end_of_a_killed_journal_is_written_once(journal):
+    fill(journal, range(3))
+    with journal.path.open("ab") as stream:
+        stream.write(b'{"kind": "metr')
+    assert last_status(journal.path) == ""
+    assert end_dead(journal.path)
+    assert not end_dead(journal.path)
+    *_, step, tags, status = entries_of(journal.path)
+    assert (last_status(journal.path), status["time"]) == ("KILLED", step["time"])
+    assert tags["values"] == {"drtune.orphaned": "true"}
+    journal.write("status", status="RUNNING")
+    assert end_dead(journal.path)
+
+
+def test_a_finished_journal_goes_on_where_its_result_was_never_recorded(tmp_path):
+    opened = open_journal(tmp_path, "k" * 64, True, HEADER)
+    opened.write("status", status="FINISHED")
+    opened.close()
+    opened.release()
+    assert journal_path(tmp_path, "k" * 64, resume=True) != opened.path
+    assert journal_path(tmp_path, "k" * 64, resume=True, recorded=False) == opened.path

@@ -205,3 +205,36 @@ def test_a_killed_holder_frees_the_folder_although_its_worker_lives(tmp_path):
     finally:
         os.kill(worker, signal.SIGKILL)
         holder.stdout.close()
+
+
+ORPHAN = """
+import os, subprocess, sys
+code = (
+    "import sys; sys.path.insert(0, sys.argv[1]); from drtune.tracking.lifecycle import die_with_parent; "
+    "print('up', flush=True); sys.stdin.readline(); die_with_parent(); print('lives', flush=True)"
+)
+child = subprocess.Popen(
+    [sys.executable, "-c", code, sys.path[0]], stdin=0, env={**os.environ, "DVC_STAGE": "train"}
+)
+if sys.argv[1] == "dies":
+    os._exit(0)
+child.wait()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="process groups of orphans as on Linux")
+@pytest.mark.parametrize(("parent", "said"), [("dies", "up\n"), ("lives", "up\nlives\n")])
+def test_a_stage_whose_dvc_died_while_it_was_loading_stops(parent, said):
+    process = python(ORPHAN, parent, stdin=subprocess.PIPE, start_new_session=True)
+    if parent == "dies":
+        process.wait()
+    output, _ = process.communicate("go\n", timeout=60)
+    assert output == said
+
+
+def test_a_script_that_dvc_did_not_start_has_no_parent_to_lose(monkeypatch):
+    monkeypatch.delenv("DVC_STAGE", raising=False)
+    monkeypatch.setattr(os, "getpgid", lambda pid: pid)
+    assert not lifecycle.parent_is_gone()
+    monkeypatch.setenv("DVC_STAGE", "train")
+    assert lifecycle.parent_is_gone()

@@ -64,6 +64,7 @@ def test_a_continued_run_does_not_repeat_steps(run):
     for step in range(3):
         run.log_metrics({"loss": step}, step)
     run.log_metrics({"val": 1}, 0)
+    run.journal.release()
     again = make(run.journal.path)
     for step in range(1, 5):
         again.log_metrics({"loss": step, "val": step}, step)

@@ -6,11 +6,19 @@ import sys
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 import drtune
 from drtune.config import read_yaml
 from drtune.errors import ConfigError
-from drtune.tracking.stage_key import current_stage_key, stage_key, store_root
+from drtune.tracking.stage_key import (
+    StageIdentity,
+    current_stage_key,
+    lock_keys,
+    stage_key,
+    stages_at,
+    store_root,
+)
 
 ENTRY = {
     "cmd": "python train.py",
@@ -105,9 +113,15 @@ def test_key_is_the_name_of_dvc_s_own_run_cache_entry(repository, git, tmp_path,
 
     # Hashes are fresh, whatever dvc.lock says.
     monkeypatch.chdir(repository)
-    assert current_stage_key(repository, "train@l2").key == key
+    monkeypatch.setenv("DVC_STAGE", "train@l2")
+    known = current_stage_key(repository, "train@l2")
+    assert (known.key, known.recorded) == (key, True)
     (repository / "data/a").write_text("changed")
-    assert current_stage_key(repository, "train@l2").key not in {key, other}
+    fresh = current_stage_key(repository, "train@l2")
+    assert fresh.key not in {key, other}
+    assert not fresh.recorded
+    monkeypatch.delenv("DVC_STAGE")
+    assert current_stage_key(repository, "train@l2").recorded, "by hand, nothing is taken over"
 
 
 def test_key_of_an_entry():
@@ -161,3 +175,30 @@ def test_store_root(tmp_path, monkeypatch):
     assert store_root() == tmp_path / "a"
     monkeypatch.setenv("DVC_ROOT", str(tmp_path / "c"))
     assert store_root() == tmp_path / "c"
+
+
+def entry(cmd, deps, outs):
+    return {
+        "cmd": cmd,
+        "deps": [{"path": path, "md5": "0"} for path in deps],
+        "outs": [{"path": path, "md5": "1"} for path in outs],
+    }
+
+
+def test_what_a_lock_will_hold_when_a_stage_has_run(tmp_path):
+    lock = tmp_path / "dvc.lock"
+    identity = StageIdentity("k" * 64, {}, ("data",))
+    assert lock_keys(lock) == {}
+    assert stages_at(lock, "download", identity) == {"download": "k" * 64}
+    stages = {
+        "download": entry("d", ["images"], ["data"]),
+        "extract": entry("e", ["data/train"], ["bank"]),
+        "train": entry("t", ["bank"], ["models"]),
+        "aside": entry("a", ["database"], ["other"]),
+    }
+    YAML().dump({"schema": "2.0", "stages": stages}, lock)
+    keys = lock_keys(lock)
+    assert keys == {name: stage_key(described) for name, described in stages.items()}
+    assert stages_at(lock, "download", identity) == {"aside": keys["aside"], "download": "k" * 64}
+    identity = StageIdentity("k" * 64, {}, ("models",))
+    assert stages_at(lock, "train", identity) == keys | {"train": "k" * 64}

@@ -1,0 +1,74 @@
+"""What tracking costs in the training loop: microseconds a step, and its share of a training's time.
+
+    python -m benchmarks.tracking_cost [--steps 20000]
+
+Prints one line for each state of the store; the limits are 50 microseconds a step and 1 % of a training.
+"""
+
+import argparse
+import os
+import tempfile
+import time
+from pathlib import Path
+
+from drtune.tracking.journal import Journal, Shipper
+from drtune.tracking.mlflow_run import MlflowTarget
+from drtune.tracking.mlflow_store import connect
+from drtune.tracking.run import StageRun
+
+VALUES = {
+    "step/loss": 2.31,
+    "step/loss/cross_entropy": 1.25,
+    "step/loss/distribution": 1.06,
+    "step/lr_backbone": 0.0003,
+    "step/lr_head": 0.0023,
+}
+"""What DR-Tune logs at every step."""
+STEP_SECONDS = 0.02
+"""A quick step on a GPU; the share is that of a training whose steps take so long."""
+PATIENCE = 300.0
+PART = 50
+"""Steps that the loop reports together."""
+
+
+def cost(root: Path, uri: str, steps: int) -> tuple[float, float]:
+    """Microseconds a step: the mean, and the worst group of 50 divided by 50; shipping goes on meanwhile."""
+    journal = Journal(
+        root / ".drtune/journal/run.jsonl",
+        {"project": "cost", "name": "train", "tags": {}, "stage_key": "", "resume": False},
+    )
+    run = StageRun(journal, Shipper(journal.path, MlflowTarget(uri, root), every=0.5), lambda: "")
+    run.begin({}, PATIENCE)
+    spent = []
+    for first in range(0, steps, PART):
+        before = time.perf_counter()
+        for step in range(first, first + PART):
+            run.log_metrics(VALUES, step)
+        spent.append(time.perf_counter() - before)
+        time.sleep(0.001)  # the training's own work, in which the shipper's thread has its turn
+    run.close("FINISHED", PATIENCE)
+    return 1e6 * sum(spent) / steps, 1e6 * max(spent) / PART
+
+
+def main() -> None:
+    """Print a line for a store that works and one that is away."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--steps", type=int, default=20_000)
+    steps = parser.parse_args().steps
+    print(f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}; {len(VALUES)} metrics a step")
+    for name in ("sqlite", "server is away"):
+        with tempfile.TemporaryDirectory() as folder:
+            root = Path(folder)
+            uri = f"sqlite:///{root}/mlflow.db" if name == "sqlite" else "http://127.0.0.1:9"
+            if name == "sqlite":
+                connect(uri, root)  # MLflow takes seconds to make its tables
+            mean, worst = cost(root, uri, steps)
+        share = mean / 1e6 / STEP_SECONDS
+        print(
+            f"{name:<16} {mean:6.1f} us a step (worst {PART} steps: {worst:.1f}); "
+            f"{share:.2%} of a training with {1000 * STEP_SECONDS:.0f} ms steps"
+        )
+
+
+if __name__ == "__main__":
+    main()
