@@ -28,7 +28,7 @@ class Row:
 
 
 def runs_of_keys(store: RunStore, keys: Mapping[str, str]) -> list[Row]:
-    """Every run of these stages, wherever it was made; a stage without one has a row of its own.
+    """Every run of these stages, wherever it was made; a stage of the top folder without one has a row too.
 
     Args:
         store: where to look.
@@ -37,7 +37,7 @@ def runs_of_keys(store: RunStore, keys: Mapping[str, str]) -> list[Row]:
     rows = []
     for stage, key in keys.items():
         found = list(store.search(f"{KEY}'{key}'"))
-        rows += [Row(stage, key, run) for run in found] or [Row(stage, key, None)]
+        rows += [Row(stage, key, run) for run in found] or [Row(stage, key, None)] * ("/" not in stage)
     return rows
 
 

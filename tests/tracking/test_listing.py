@@ -31,7 +31,7 @@ class Store:
 
 def test_runs_of_a_commit_come_from_any_commit_and_missing_ones_are_shown():
     store = Store(run("r2", **{"git.commit": "d" * 40}), run("r1"))
-    rows = runs_of_keys(store, {"train": A, "evaluate": B})
+    rows = runs_of_keys(store, {"train": A, "evaluate": B, "pretrain/train": "e" * 64})
     found = [(row.stage, row.run and row.run.run_id) for row in rows]
     assert found == [("train", "r2"), ("train", "r1"), ("evaluate", None)]
 
