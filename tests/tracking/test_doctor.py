@@ -60,6 +60,7 @@ def test_a_commit_is_named(root, git):
     ("said", "level", "text"),
     [
         ("{}", "ok", "in step with code, settings and data"),
+        ('{"benchmarks/dvc.yaml:table": []}', "ok", "in step with code, settings and data"),
         ('{"train": [{"changed deps": {}}], "evaluate": []}', "note", "not in step: train, evaluate"),
         ("ERROR: no repository", "FAULT", "`dvc status` fails"),
     ],

@@ -24,9 +24,7 @@ from drtune.tracking.verify import (
 )
 
 
-def test_what_is_repeated_is_equal_and_what_depends_on_more_differs(
-    toy, tmp_path, monkeypatch, empty_database
-):
+def test_what_is_repeated_is_equal_and_what_reads_more_differs(toy, tmp_path, monkeypatch, empty_database):
     for name, value in toy.environment.items():
         monkeypatch.setenv(name, value)
     store, (run,) = RunStore(toy.folder), toy.runs()
