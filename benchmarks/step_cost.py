@@ -32,7 +32,6 @@ from drtune.config import BackboneSettings, Params, TrainSettings, load
 from drtune.data.batch import Batch
 from drtune.evaluation import pick_device
 from drtune.methods import METHODS, SETTINGS
-from drtune.methods.contract import Phase
 from drtune.methods.dr_tune import DRTune
 from drtune.seeding import generator, seed_everything
 from drtune.training.loop import Hooks, Trainer, set_mode
@@ -164,8 +163,9 @@ def ours(name: str, change: dict[str, object], world: World) -> Step:
     loader: Any = DataLoader([world.batch], batch_size=None)  # type: ignore[arg-type]
     model = world.model()
     trainer = Trainer(model, method, world.bank, loader, loader, world.train, Hooks())
-    trainer.begin(Phase("train", 1))
-    set_mode(model, Phase("train", 1), world.train.batch_norm)
+    (phase,) = method.phases(1)
+    trainer.begin(phase)
+    set_mode(model, phase, world.train.batch_norm)
 
     def step(number: int) -> object:
         if isinstance(method, DRTune):
