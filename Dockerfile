@@ -37,11 +37,16 @@ RUN python -m venv --without-pip /opt/venv \
  && pip --python /opt/venv/bin/python install --no-cache-dir \
       --constraint requirements.lock --requirement docker.lock --requirement packages.txt
 
-# The workspace for a container without a mount: any user id may write, and DVC does without git.
-FROM base AS project
-COPY . /workspace
-RUN printf '[core]\n    no_scm = true\n' > /workspace/.dvc/config.local \
- && chmod -R a+rwX /workspace
+# The workspace for a container without a mount: any user id may write, and DVC does without git. What the
+# package says of itself stands apart, because the code is that of the current folder, mounted or baked.
+FROM packages AS project
+WORKDIR /workspace
+COPY . .
+RUN mkdir /opt/project \
+ && /opt/venv/bin/python -c 'import setuptools.build_meta as b; b.prepare_metadata_for_build_wheel("/opt/project")' \
+ && rm -r /opt/project/*.egg-info \
+ && printf '[core]\n    no_scm = true\n' > .dvc/config.local \
+ && chmod -R a+rwX .
 
 FROM base
 # Any user id may write here, and a volume starts with the rights of the folder that it is mounted on.
@@ -50,10 +55,11 @@ RUN mkdir --mode=1777 /artifacts /cache /home/drtune \
 COPY --from=packages /opt/venv /opt/venv
 COPY docker/entrypoint.py /usr/local/bin/entrypoint
 COPY docker/drtune /usr/local/bin/drtune
+COPY --from=project /opt/project /opt/project
 COPY --from=project /workspace /workspace
 # SHELL: bash makes way for a stage's command, which is then dvc's own child and ends with it; dash stays between.
 ENV PATH=/opt/venv/bin:$PATH \
-    PYTHONPATH=/workspace \
+    PYTHONPATH=/workspace:/opt/project \
     PYTHONUNBUFFERED=1 \
     HOME=/home/drtune \
     USER=drtune \

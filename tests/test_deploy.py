@@ -143,6 +143,16 @@ def test_only_listed_paths_reach_the_builder_and_they_hold_all_that_stages_read(
         assert not reaches(path), path
 
 
+def test_the_code_in_the_image_is_that_of_the_current_folder():
+    code = dict(re.findall(r"(\w+)=(\S+)", " ".join(r for k, r in stages()["shipped"] if k == "ENV")))
+    assert code["PYTHONPATH"] == "/workspace:/opt/project", (
+        "the workspace, then what the package says of itself"
+    )
+    copied = [rest for keyword, rest in stages()["shipped"] if keyword == "COPY"]
+    assert {"--from=project /opt/project /opt/project", "--from=project /workspace /workspace"} < set(copied)
+    assert "python -c " in (ROOT / "docker/drtune").read_text(), "-c looks into the current folder first"
+
+
 def test_the_command_in_the_image_is_that_of_pyproject():
     module, name = PYPROJECT["project"]["scripts"]["drtune"].split(":")
     assert f"from {module} import {name}; {name}(" in (ROOT / "docker/drtune").read_text()
