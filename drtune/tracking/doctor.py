@@ -17,9 +17,10 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from drtune.tracking import store
-from drtune.tracking.journal import ENDED, claim, last_status, release, unsent
+from drtune.tracking.journal import ENDED, claim, journal_folder, last_status, release, unsent
 from drtune.tracking.lifecycle import LOCK
 from drtune.tracking.mlflow_store import connect, dead_runs
+from drtune.tracking.naming import experiment_name
 from drtune.tracking.record import git
 from drtune.tracking.sync import journals_in
 
@@ -83,8 +84,8 @@ def packages() -> Iterator[Finding]:
 
 def version_control(folder: Path) -> Iterator[Finding]:
     """Whether runs can name their code."""
-    if git(folder, "rev-parse", "HEAD"):
-        yield Finding(OK, "git", f"commit {git(folder, 'rev-parse', '--short', 'HEAD').strip()}")
+    if commit := git(folder, "rev-parse", "--short", "HEAD").strip():
+        yield Finding(OK, "git", f"commit {commit}")
     elif (folder / ".git").exists():
         remedy = (
             "commit once; where git calls the owner dubious: `git config --global --add safe.directory '*'`"
@@ -125,7 +126,7 @@ def tracking_store(root: Path, project: str) -> Iterator[Finding]:
         store.check_reachable(uri)
         yield from write_ahead_log(database) if database else server_version(uri)
         client = connect(uri, root)
-        experiment = client.get_experiment_by_name(f"{project}/pipeline")
+        experiment = client.get_experiment_by_name(experiment_name(project))
         dead = dead_runs(client, experiment.experiment_id, journal_folder(root)) if experiment else {}
     except Exception as error:
         reason = store.scrub(str(error)).split("\n")[0]
@@ -140,11 +141,6 @@ def tracking_store(root: Path, project: str) -> Iterator[Finding]:
         )
     else:
         yield Finding(OK, "runs", "every RUNNING run has a living process")
-
-
-def journal_folder(root: Path) -> Path:
-    """Where the journals of a store root are."""
-    return root / ".drtune" / "journal"
 
 
 def write_ahead_log(database: Path) -> Iterator[Finding]:

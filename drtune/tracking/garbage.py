@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 
 from drtune.errors import TrainingError
-from drtune.tracking.journal import ENDED, claim, entries_of, last_status, release, unsent
+from drtune.tracking.journal import ENDED, claim, entries_of, journal_folder, last_status, release, unsent
 from drtune.tracking.lifecycle import LOCK, clear, exclusive
 from drtune.tracking.sync import journals_in
 
@@ -119,7 +119,7 @@ def journals(root: Path, dry_run: bool) -> Iterator[Garbage]:
 
 def half_made(root: Path) -> Iterator[Garbage]:
     """What a killed process had written aside and not renamed, and files of journals that are gone."""
-    journal, downloads = root / ".drtune" / "journal", root / ".drtune" / "downloads"
+    journal, downloads = journal_folder(root), root / ".drtune" / "downloads"
     for path in [*root.glob(".mlflow.db.*"), *journal.glob(".*"), *downloads.glob(".*")]:
         if path.is_dir() and age(path) > OLD_SECONDS:
             yield Garbage(path, size_of(path), "half-made file")

@@ -12,7 +12,7 @@ from drtune.tracking.outs import completed_entry, describe_outs
 from drtune.tracking.pointer import FOLDER, write_pointer
 from drtune.tracking.record import RunRecord, git, keep_commit
 from drtune.tracking.run import StageRun
-from drtune.tracking.stage_key import StageIdentity, store_root
+from drtune.tracking.stage_key import StageIdentity, is_code, store_root
 from drtune.tracking.stage_log import captured
 
 ENTRY, LOG = "provenance/stage.lock.json", "stage.log"
@@ -40,7 +40,7 @@ def holding(
     if identity and identity.entry:
         run.log_text(json.dumps(identity.entry, indent=2) + "\n", ENTRY)
     for path, md5 in (identity.deps if identity else {}).items():
-        if not path.endswith((".py", ".lock")):
+        if not is_code(path):
             run.log_input(path, path, md5, context=stage)
     name = log_name(run)
     with captured(run.journal.files / name, lambda: run.journal.write("artifact", folder="", name=name)):

@@ -33,6 +33,11 @@ CLAIM_SECONDS = 10.0
 ENDED = ("FINISHED", "FAILED", "KILLED")
 
 
+def journal_folder(root: Path) -> Path:
+    """Where the journals of a store root are."""
+    return root / ".drtune" / "journal"
+
+
 def journal_path(folder: Path, key: str, resume: bool, recorded: bool = True) -> Path:
     """File for a run with this stage key: the newest unfinished one if `resume`, else a new one.
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from drtune.tracking.journal import journal_folder
 from drtune.tracking.mlflow_store import end_dead_runs
 from drtune.tracking.naming import legal_name
 
@@ -112,7 +113,7 @@ def refresh(client: Any, pipeline: str) -> None:
 
 def sweep(client: Any, root: Path, experiment: str) -> list[str]:
     """End the runs whose process is gone, and bring their pipeline runs up to date; returns their ids."""
-    dead = end_dead_runs(client, experiment, root / ".drtune" / "journal")
+    dead = end_dead_runs(client, experiment, journal_folder(root))
     with FileLock(root / ".drtune" / "pipeline.lock", timeout=LOCK_SECONDS):
         running = f"tags.`{KIND}` = 'pipeline' and attributes.status = 'RUNNING'"
         for run in client.search_runs([experiment], running, max_results=MOST_PIPELINES):

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from drtune.tracking import mlflow_pipeline, store
-from drtune.tracking.journal import Entry, Shipper, open_journal
+from drtune.tracking.journal import Entry, Shipper, journal_folder, open_journal
 from drtune.tracking.lifecycle import Stopped
 from drtune.tracking.mlflow_store import connect, experiment_of, is_refusal, refused
-from drtune.tracking.naming import chunks
+from drtune.tracking.naming import chunks, experiment_name
 from drtune.tracking.record import RunRecord
 from drtune.tracking.run import StageRun, next_sample, run_tags
 from drtune.tracking.stage_key import StageIdentity, stages_at, store_root
@@ -64,7 +64,7 @@ def stage_run(
     tags = run_tags(stage, record, key)
     header = {"project": project, "name": f"{stage} {suffix}".strip(), "stage": stage, "tags": tags}
     header |= pipeline_of(lock, stage, identity, record)
-    journal = open_journal(root / ".drtune/journal", key, resume, header, not identity or identity.recorded)
+    journal = open_journal(journal_folder(root), key, resume, header, not identity or identity.recorded)
     target = MlflowTarget(store.store_uri(root), root)
     run = StageRun(journal, Shipper(journal.path, target), target.link)
     status, seconds = "FAILED", CLOSE_SECONDS
@@ -108,7 +108,9 @@ class MlflowTarget:
             return False
         self._files = journal.with_suffix(".files")
         self._client = connect(self.uri, self.root)
-        self.experiment_id = experiment_of(self._client, self.uri, self.root, f"{header['project']}/pipeline")
+        self.experiment_id = experiment_of(
+            self._client, self.uri, self.root, experiment_name(header["project"])
+        )
         found = self._find(header, journal.stem)
         tags = {**header["tags"], "drtune.journal": journal.stem}
         if found is None:

@@ -17,6 +17,11 @@ MAX_NAME, MAX_PARAM, MAX_TAG = 250, 6000, 8000
 CUT = " … (cut)"
 
 
+def experiment_name(project: str) -> str:
+    """The one experiment of a project's pipeline and stage runs."""
+    return f"{project}/pipeline"
+
+
 @lru_cache(maxsize=4096)
 def legal_name(name: str) -> str:
     """`name` as MLflow takes it: refused characters become `_` (`loss[0]` -> `loss_0_`), paths are plain."""

@@ -62,9 +62,17 @@ def stage_key(entry: Mapping[str, Any], params: Mapping[str, Any] | None = None)
 
 def lock_keys(lock: Path) -> dict[str, str]:
     """Stage name -> key of every stage that a dvc.lock describes; none without the file."""
-    if not lock.exists():
-        return {}
-    return {name: stage_key(entry) for name, entry in read_yaml(lock)["stages"].items()}
+    return {name: stage_key(entry) for name, entry in locked_entries(lock).items()}
+
+
+def locked_entries(lock: Path) -> dict[str, Any]:
+    """Stage name -> its entry in a dvc.lock; none without the file."""
+    return dict(read_yaml(lock)["stages"]) if lock.exists() else {}
+
+
+def is_code(path: str) -> bool:
+    """Whether a dependency is code or its pins, which git names, and not data."""
+    return path.endswith((".py", ".lock"))
 
 
 def stages_at(lock: Path, stage: str, identity: StageIdentity) -> dict[str, str]:
@@ -72,7 +80,7 @@ def stages_at(lock: Path, stage: str, identity: StageIdentity) -> dict[str, str]
 
     Those are not known yet: what the lock says of them belongs to other inputs.
     """
-    entries = dict(read_yaml(lock)["stages"]) if lock.exists() else {}
+    entries = locked_entries(lock)
     fresh = set(identity.outs)
     later = {stage}
     while True:

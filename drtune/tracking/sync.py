@@ -12,16 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from drtune.config import read_yaml
 from drtune.errors import TrackingError
 from drtune.files import read_json
 from drtune.tracking import mlflow_pipeline, store
-from drtune.tracking.journal import Journal, claim, end_dead, release, ship, unsent
+from drtune.tracking.journal import Journal, claim, end_dead, journal_folder, release, ship, unsent
 from drtune.tracking.mlflow_run import MlflowTarget, pipeline_name
 from drtune.tracking.mlflow_store import connect, experiment_of
-from drtune.tracking.naming import as_text, flat
+from drtune.tracking.naming import as_text, experiment_name, flat
 from drtune.tracking.record import git, head, without_userinfo
-from drtune.tracking.stage_key import lock_keys, stage_key
+from drtune.tracking.stage_key import is_code, locked_entries, stage_key
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +48,7 @@ class Synced:
 
 def journals_in(root: Path) -> list[Path]:
     """All journals of a store root, oldest first."""
-    folder = root / ".drtune" / "journal"
-    return sorted(folder.glob("*.jsonl"), key=lambda path: path.stem.split("-")[1:])
+    return sorted(journal_folder(root).glob("*.jsonl"), key=lambda path: path.stem.split("-")[1:])
 
 
 def sync(root: Path, project: str, lock: Path) -> Synced:
@@ -75,16 +73,16 @@ def sync(root: Path, project: str, lock: Path) -> Synced:
     for path in journals_in(root):
         ship_one(path, uri, root, done)
     client = connect(uri, root)
-    experiment = experiment_of(client, uri, root, f"{project}/pipeline")
+    experiment = experiment_of(client, uri, root, experiment_name(project))
     done.ended += mlflow_pipeline.sweep(client, root, experiment)
-    keys = lock_keys(lock)
-    if keys:
+    entries = locked_entries(lock)
+    if entries:
+        keys = {stage: stage_key(entry) for stage, entry in entries.items()}
         runs = {stage: mlflow_pipeline.run_of_key(client, experiment, key) for stage, key in keys.items()}
-        entries = read_yaml(lock)["stages"]
         for stage in (stage for stage, run in runs.items() if run is None):
             runs[stage] = adopt(root, uri, project, lock, stage, entries[stage])
             done.adopted.append(stage)
-        pipeline = join_pipeline(client, root, experiment, lock, runs)
+        pipeline = join_pipeline(client, root, experiment, lock, keys, runs)
         done.link = store.link(uri, root, experiment, pipeline)
     return done
 
@@ -137,12 +135,12 @@ def adopt(root: Path, uri: str, project: str, lock: Path, stage: str, entry: Map
         "resume": False,
     }
     name = f"{tags['drtune.stage_key'][:16]}-adopted-{os.getpid()}.jsonl"
-    journal = Journal(root / ".drtune" / "journal" / name, header)
+    journal = Journal(journal_folder(root) / name, header)
     try:
         params = {name: value for file in entry.get("params", {}).values() for name, value in file.items()}
         journal.write("params", values={name: as_text(value) for name, value in flat(params).items()})
         for dep in entry.get("deps", []):
-            if not dep["path"].endswith((".py", ".lock")):
+            if not is_code(dep["path"]):
                 md5 = dep.get("md5", "")
                 journal.write("input", name=dep["path"], path=dep["path"], md5=md5, context=stage)
         for step, values in numbers_of(folder, [out["path"] for out in entry.get("outs", [])]):
@@ -173,7 +171,12 @@ def numbers(values: Mapping[str, Any]) -> dict[str, float]:
 
 
 def join_pipeline(
-    client: Any, root: Path, experiment: str, lock: Path, runs: Mapping[str, str | None]
+    client: Any,
+    root: Path,
+    experiment: str,
+    lock: Path,
+    keys: Mapping[str, str],
+    runs: Mapping[str, str | None],
 ) -> str:
     """The pipeline run of a dvc.lock, which gets the lock and the settings as files; returns its id."""
     folder = lock.parent
@@ -191,7 +194,7 @@ def join_pipeline(
         "time": min(started),
         "runs": {stage: run for stage, run in runs.items() if run},
     }
-    pipeline = mlflow_pipeline.join(client, root, experiment, lock_keys(lock), about)
+    pipeline = mlflow_pipeline.join(client, root, experiment, keys, about)
     for name in ("dvc.lock", "dvc.yaml", "params.yaml"):
         if (folder / name).is_file():
             client.log_artifact(pipeline, str(folder / name), "provenance")
