@@ -13,7 +13,7 @@ from typing import Any
 from drtune.errors import ConfigError, WeightsError
 from drtune.files import read_json
 from drtune.serving.pyfunc import ImageClassifier
-from drtune.tracking.stage_key import cache_folder, dvc_folder
+from drtune.tracking.stage_key import cache_folder, cached_object, dvc_folder
 
 
 @contextmanager
@@ -29,11 +29,10 @@ def model_from_cache(md5: str, roots: Sequence[Path]) -> Iterator[Path]:
     """
     caches = [cache for cache in map(cache_of, roots) if cache is not None]
     for cache in caches:
-        held = cache / "files" / "md5"
-        listing = held / md5[:2] / md5[2:]
+        listing = cached_object(cache, md5)
         if not listing.is_file():
             continue
-        files = {part["relpath"]: held / part["md5"][:2] / part["md5"][2:] for part in read_json(listing)}
+        files = {part["relpath"]: cached_object(cache, part["md5"]) for part in read_json(listing)}
         if all(file.is_file() for file in files.values()):
             with tempfile.TemporaryDirectory(prefix="drtune-model-") as folder:
                 for name, file in files.items():

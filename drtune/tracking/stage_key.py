@@ -56,8 +56,25 @@ def stage_key(entry: Mapping[str, Any], params: Mapping[str, Any] | None = None)
     content["outs"] = [out["path"] for out in content.get("outs", [])]
     for name, value in (params or {}).items():
         replace_param(content.get("params", {}), name, value)
+    return content_hash(content)
+
+
+def content_hash(content: Mapping[str, Any]) -> str:
+    """64 hexadecimal digits, as DVC's `_get_cache_hash` takes them of a stage's entry, without sizes."""
     text = json.dumps(without_sizes(content), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def under(entry: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of a stage entry under other parameters, dotted name -> value.
+
+    Raises:
+        ConfigError: a name that the stage does not depend on.
+    """
+    fresh = copy.deepcopy(dict(entry))
+    for name, value in params.items():
+        replace_param(fresh.get("params", {}), name, value)
+    return fresh
 
 
 def lock_keys(lock: Path) -> dict[str, str]:
@@ -185,6 +202,11 @@ def cache_folder(root: Path) -> Path:
         ConfigError: `root` is no DVC repository, or DVC cannot read its settings.
     """
     return Path(dvc_settings(root)["cache"]["dir"])
+
+
+def cached_object(cache: Path, md5: str) -> Path:
+    """Where a cache keeps an object: a file, or the listing of a folder, whose md5 ends in `.dir`."""
+    return cache / "files" / "md5" / md5[:2] / md5[2:]
 
 
 def share_cache(root: Path, other: Path) -> None:

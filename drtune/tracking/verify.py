@@ -15,7 +15,7 @@ from drtune.files import read_json
 from drtune.tracking.record import device_name
 from drtune.tracking.restore import Restored, dvc
 from drtune.tracking.run_store import RunStore, StoredRun
-from drtune.tracking.stage_key import cache_folder
+from drtune.tracking.stage_key import cache_folder, cached_object
 
 Listing = dict[str, str]
 GPU = re.compile(r"^\d+ x ")
@@ -112,7 +112,7 @@ def compare(
         old, new = listing(cache, path, md5), listing(cache, path, now.get(path, ""))
         for name in sorted({*old, *new}):
             md5s = old.get(name, ""), new.get(name, "")
-            held = cached(cache, md5s[0])
+            held = cached_object(cache, md5s[0])
             earlier = held if held.is_file() or md5s[0] == md5s[1] else artifact(name)
             distance = distance_of(earlier, folder / name, md5s)
             found.append(Compared(name, *md5s, distance, accepted(name, md5s, distance, tolerance)))
@@ -126,14 +126,9 @@ def folder_of_dvc(folder: Path) -> Path:
 
 def listing(cache: Path, path: str, md5: str) -> Listing:
     """File -> md5 of an out; a folder whose listing no cache holds is one entry."""
-    if md5.endswith(".dir") and (held := cached(cache, md5)).is_file():
+    if md5.endswith(".dir") and (held := cached_object(cache, md5)).is_file():
         return {f"{path}/{entry['relpath']}": entry["md5"] for entry in read_json(held)}
     return {path: md5} if md5 else {}
-
-
-def cached(cache: Path, md5: str) -> Path:
-    """Where DVC's cache keeps an object."""
-    return cache / "files" / "md5" / md5[:2] / md5[2:]
 
 
 def distance_of(then: Path | None, now: Path, md5s: tuple[str, str]) -> float | None:
