@@ -22,7 +22,12 @@ MODEL_CARD = "model.json"
 
 @contextmanager
 def holding(
-    run: StageRun, record: RunRecord, identity: StageIdentity | None, folder: Path, stage: str
+    run: StageRun,
+    record: RunRecord,
+    identity: StageIdentity | None,
+    folder: Path,
+    stage: str,
+    checkout: Path | None = None,
 ) -> Iterator[None]:
     """Give a run its provenance and inputs at the start; its log, peak memory and outs at the end.
 
@@ -32,10 +37,11 @@ def holding(
         identity: from `current_stage_key`; None outside DVC, where inputs and outs are unknown.
         folder: holds dvc.yaml; the paths of deps and outs start there.
         stage: its name, the context of what it reads.
+        checkout: where the code lies, if not in `folder`, whose outs are then not DVC's: no pointer to them.
     """
     keep_commit(store_root(), record.commit)
     run.log_provenance(record, folder)
-    if below_top := git(folder, "rev-parse", "--show-prefix").strip().rstrip("/"):
+    if below_top := git(checkout or folder, "rev-parse", "--show-prefix").strip().rstrip("/"):
         run.set_tags({"drtune.folder": below_top})
     if identity and identity.entry:
         run.log_text(json.dumps(identity.entry, indent=2) + "\n", ENTRY)
@@ -50,7 +56,7 @@ def holding(
             for metric, value in peak_memory().items():
                 run.log_metrics({metric: value}, 1 + run.journal.last_step.get(metric, -1))
     if identity:
-        log_outs(run, identity, folder)
+        log_outs(run, identity, folder, with_pointer=checkout is None)
 
 
 def log_name(run: StageRun) -> str:
@@ -71,7 +77,7 @@ def peak_memory() -> dict[str, float]:
     return peaks
 
 
-def log_outs(run: StageRun, identity: StageIdentity, folder: Path) -> None:
+def log_outs(run: StageRun, identity: StageIdentity, folder: Path, with_pointer: bool = True) -> None:
     """What was made: a tag path -> md5, the stage's complete entry of dvc.lock, a pointer to a model."""
     try:
         outs = describe_outs(folder, identity.outs)
@@ -82,7 +88,7 @@ def log_outs(run: StageRun, identity: StageIdentity, folder: Path) -> None:
     if identity.entry:
         run.log_text(json.dumps(completed_entry(identity.entry, outs), indent=2) + "\n", ENTRY)
     for path, out in outs.items():
-        if (folder / path / MODEL_CARD).is_file():
+        if with_pointer and (folder / path / MODEL_CARD).is_file():
             facts = {"stage_key": identity.key, "root": str(store_root())}
             write_pointer(run.journal.files / FOLDER, {"path": path, **out}, facts)
             run.journal.write("artifact", folder="", name=FOLDER)

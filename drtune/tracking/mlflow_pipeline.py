@@ -16,7 +16,9 @@ from filelock import FileLock
 
 from drtune.tracking.journal import journal_folder
 from drtune.tracking.mlflow_store import end_dead_runs
-from drtune.tracking.naming import legal_name
+from drtune.tracking.naming import legal_name, studies_name
+from drtune.tracking.record import RunRecord
+from drtune.tracking.stage_key import StageIdentity, stages_at
 
 KIND, PARENT, NOTE = "drtune.kind", "mlflow.parentRunId", "mlflow.note.content"
 KEY, RUN = "drtune.key.", "drtune.run."
@@ -85,11 +87,21 @@ def find(client: Any, experiment: str, stages: Mapping[str, str]) -> str | None:
 
 
 def run_of_key(client: Any, experiment: str, key: str) -> str | None:
-    """The newest finished stage run with a key."""
+    """The newest finished run with a key: of a stage, else of a trial, whose result `apply` gave to DVC."""
     wanted = f"tags.`drtune.stage_key` = '{key}' and attributes.status = 'FINISHED'"
     newest = ["attributes.start_time DESC"]
-    runs = client.search_runs([experiment], wanted, max_results=1, order_by=newest)
-    return str(runs[0].info.run_id) if runs else None
+    for place in (experiment, studies_beside(client, experiment)):
+        runs = client.search_runs([place], wanted, max_results=1, order_by=newest) if place else []
+        if runs:
+            return str(runs[0].info.run_id)
+    return None
+
+
+def studies_beside(client: Any, experiment: str) -> str:
+    """Id of the experiment that holds the studies of the same project; empty where there is none."""
+    project = client.get_experiment(experiment).name.rpartition("/")[0]
+    found = client.get_experiment_by_name(studies_name(project))
+    return str(found.experiment_id) if found and found.lifecycle_stage == "active" else ""
 
 
 def refresh(client: Any, pipeline: str) -> None:
@@ -163,3 +175,16 @@ def set_status(client: Any, pipeline: str, infos: list[Any]) -> None:
     else:
         ends = [info.end_time for info in infos if info.end_time]
         client.set_terminated(pipeline, status, max(ends, default=time.time_ns() // 1_000_000))
+
+
+def pipeline_of(
+    lock: Path | None, stage: str, identity: StageIdentity | None, record: RunRecord
+) -> dict[str, Any]:
+    """What a journal's header says of the pipeline run: `pipeline`, its name, and `stages`, name -> key."""
+    stages = stages_at(lock, stage, identity) if lock and identity else {}
+    return {"pipeline": pipeline_name(record.exp_name, record.branch, record.commit), "stages": stages}
+
+
+def pipeline_name(experiment: str, branch: str, commit: str) -> str:
+    """Name of a pipeline run: that of the DVC experiment, else `branch@commit`."""
+    return experiment or (f"{branch or 'detached'}@{commit[:7]}" if commit else "pipeline")

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from drtune.tracking import mlflow_pipeline, store
-from drtune.tracking.journal import Entry, Shipper, journal_folder, open_journal
+from drtune.tracking.journal import Entry, Journal, Shipper, journal_folder, open_journal
 from drtune.tracking.lifecycle import Stopped
 from drtune.tracking.mlflow_store import connect, experiment_of, is_refusal, refused
 from drtune.tracking.naming import chunks, experiment_name
 from drtune.tracking.record import RunRecord
 from drtune.tracking.run import StageRun, next_sample, run_tags
-from drtune.tracking.stage_key import StageIdentity, stages_at, store_root
+from drtune.tracking.stage_key import StageIdentity, store_root
 from drtune.tracking.system_metrics import sampling
 
 log = logging.getLogger(__name__)
@@ -63,8 +63,30 @@ def stage_run(
     root, key = root or store_root(), identity.key if identity else ""
     tags = run_tags(stage, record, key)
     header = {"project": project, "name": f"{stage} {suffix}".strip(), "stage": stage, "tags": tags}
-    header |= pipeline_of(lock, stage, identity, record)
+    header |= mlflow_pipeline.pipeline_of(lock, stage, identity, record)
     journal = open_journal(journal_folder(root), key, resume, header, not identity or identity.recorded)
+    with opened(journal, tags, identity, root, system_metrics) as run:
+        yield run
+
+
+@contextmanager
+def opened(
+    journal: Journal,
+    tags: Mapping[str, str],
+    identity: StageIdentity | None,
+    root: Path,
+    system_metrics: bool,
+    given_up: tuple[type[BaseException], ...] = (),
+) -> Iterator[StageRun]:
+    """The run of an open journal, shipped while the block works and closed with a true status.
+
+    Args:
+        journal: new or continued.
+        tags: set again where it is continued.
+        identity, system_metrics: see `stage_run`.
+        root: folder of the store.
+        given_up: exceptions that leave the run KILLED, beside `Stopped` and Ctrl-C.
+    """
     target = MlflowTarget(store.store_uri(root), root)
     run = StageRun(journal, Shipper(journal.path, target), target.link)
     status, seconds = "FAILED", CLOSE_SECONDS
@@ -77,6 +99,9 @@ def stage_run(
         status = "FINISHED"
     except (Stopped, KeyboardInterrupt):
         status, seconds = "KILLED", STOP_SECONDS
+        raise
+    except given_up:
+        status = "KILLED"
         raise
     except SystemExit as end:
         status = "FAILED" if end.code else "FINISHED"
@@ -108,9 +133,8 @@ class MlflowTarget:
             return False
         self._files = journal.with_suffix(".files")
         self._client = connect(self.uri, self.root)
-        self.experiment_id = experiment_of(
-            self._client, self.uri, self.root, experiment_name(header["project"])
-        )
+        experiment = header.get("experiment") or experiment_name(header["project"])
+        self.experiment_id = experiment_of(self._client, self.uri, self.root, experiment)
         found = self._find(header, journal.stem)
         tags = {**header["tags"], "drtune.journal": journal.stem}
         if found is None:
@@ -139,8 +163,9 @@ class MlflowTarget:
             return str(runs[0].info.run_id)
         if not (header["resume"] and header["stage_key"]):
             return None
-        same_key = f"tags.`drtune.stage_key` = '{header['stage_key']}' and attributes.status != 'FINISHED'"
-        for run in self._client.search_runs(ids, same_key, order_by=["attributes.start_time DESC"]):
+        tag = header.get("known_by", "drtune.stage_key")
+        same = f"tags.`{tag}` = '{header['stage_key']}' and attributes.status != 'FINISHED'"
+        for run in self._client.search_runs(ids, same, order_by=["attributes.start_time DESC"]):
             here = run.data.tags.get("proc.host") == header["tags"].get("proc.host")
             if here or run.info.status != "RUNNING":  # one that runs on another host is not ours to continue
                 tags = {**header["tags"], "drtune.resumed": "1", "drtune.journal": journal}
@@ -261,16 +286,3 @@ class MlflowTarget:
 def merged(entries: Iterable[Entry]) -> dict[str, str]:
     """Values of several lines; of one name the last."""
     return {name: text for entry in entries for name, text in entry["values"].items()}
-
-
-def pipeline_of(
-    lock: Path | None, stage: str, identity: StageIdentity | None, record: RunRecord
-) -> dict[str, Any]:
-    """What a journal's header says of the pipeline run: `pipeline`, its name, and `stages`, name -> key."""
-    stages = stages_at(lock, stage, identity) if lock and identity else {}
-    return {"pipeline": pipeline_name(record.exp_name, record.branch, record.commit), "stages": stages}
-
-
-def pipeline_name(experiment: str, branch: str, commit: str) -> str:
-    """Name of a pipeline run: that of the DVC experiment, else `branch@commit`."""
-    return experiment or (f"{branch or 'detached'}@{commit[:7]}" if commit else "pipeline")

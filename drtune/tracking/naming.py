@@ -22,6 +22,11 @@ def experiment_name(project: str) -> str:
     return f"{project}/pipeline"
 
 
+def studies_name(project: str) -> str:
+    """The one experiment of a project's studies and their trials."""
+    return f"{project}/studies"
+
+
 @lru_cache(maxsize=4096)
 def legal_name(name: str) -> str:
     """`name` as MLflow takes it: refused characters become `_` (`loss[0]` -> `loss_0_`), paths are plain."""

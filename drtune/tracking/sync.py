@@ -16,8 +16,8 @@ from drtune.errors import TrackingError
 from drtune.files import read_json
 from drtune.tracking import mlflow_pipeline, store
 from drtune.tracking.journal import Journal, claim, end_dead, journal_folder, release, ship, unsent
-from drtune.tracking.mlflow_run import MlflowTarget, pipeline_name
-from drtune.tracking.mlflow_store import connect, experiment_of
+from drtune.tracking.mlflow_run import MlflowTarget
+from drtune.tracking.mlflow_store import connect, end_dead_runs, experiment_of
 from drtune.tracking.naming import as_text, experiment_name, flat
 from drtune.tracking.record import git, head, without_userinfo
 from drtune.tracking.stage_key import is_code, locked_entries, stage_key
@@ -75,6 +75,8 @@ def sync(root: Path, project: str, lock: Path) -> Synced:
     client = connect(uri, root)
     experiment = experiment_of(client, uri, root, experiment_name(project))
     done.ended += mlflow_pipeline.sweep(client, root, experiment)
+    if studies := mlflow_pipeline.studies_beside(client, experiment):
+        done.ended += end_dead_runs(client, studies, journal_folder(root))
     entries = locked_entries(lock)
     if entries:
         keys = {stage: stage_key(entry) for stage, entry in entries.items()}
@@ -189,7 +191,7 @@ def join_pipeline(
     }
     started = [client.get_run(run).info.start_time for run in runs.values() if run]
     about = {
-        "name": pipeline_name("", branch, commit),
+        "name": mlflow_pipeline.pipeline_name("", branch, commit),
         "tags": {name: text for name, text in tags.items() if text},
         "time": min(started),
         "runs": {stage: run for stage, run in runs.items() if run},

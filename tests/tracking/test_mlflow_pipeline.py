@@ -6,8 +6,9 @@ from ruamel.yaml import YAML
 
 from drtune.tracking import record
 from drtune.tracking.journal import ship, write_offset
-from drtune.tracking.mlflow_pipeline import find, join, sweep
-from drtune.tracking.mlflow_run import MlflowTarget, pipeline_name, stage_run
+from drtune.tracking.mlflow_pipeline import find, join, pipeline_name, run_of_key, sweep
+from drtune.tracking.mlflow_run import MlflowTarget, stage_run
+from drtune.tracking.mlflow_study import StudyName, trial_run
 from drtune.tracking.stage_key import StageIdentity, stage_key
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader:sqlalchemy.exc.SADeprecationWarning")
@@ -153,6 +154,68 @@ def test_the_pipeline_run_with_the_most_of_the_keys_is_taken(root):
     tags = client.get_run(full).data.tags
     assert tags["git.commit"] == "c"
     assert "proc.pid" not in tags, "a process belongs to a stage"
+
+
+class Pruned(Exception):  # noqa: N818
+    """The trial is given up."""
+
+
+def run_trial(project, number, entry, metrics=None, fault=None):
+    """Train in a trial of a study as a stage's entry says."""
+    study, identity = StudyName("toy", "s", "token"), StageIdentity(stage_key(entry), {}, ())
+    with trial_run(study, number, "of the study", project.record, identity, project.root, Pruned) as run:
+        run.log_metrics(metrics or {})
+        if fault:
+            raise fault
+
+
+def studied(root):
+    """Trial number -> its run."""
+    client = MlflowClient(f"sqlite:///{root}/mlflow.db")
+    experiment = client.get_experiment_by_name("toy/studies").experiment_id
+    return {run.data.tags["optuna.trial"]: run for run in client.search_runs([experiment])}
+
+
+def test_what_a_trial_trained_is_shown_in_the_pipeline_run_that_uses_it(project, root):
+    project.run("data", 1)
+    run_trial(project, 3, project.entry("train", 1), {"best_val_accuracy": 0.5})
+    project.take("train", 1)  # as `dvc repro` does after `drtune study apply`
+    project.run("evaluate", 1, {"test.accuracy": 0.75})
+    _, (pipeline,), stages = runs(root)
+    (trial,) = studied(root).values()
+    assert pipeline.data.tags["drtune.run.train"] == trial.info.run_id
+    assert children(stages, pipeline) == ["data", "evaluate"]
+    assert trial.data.tags["mlflow.parentRunId"] == "of the study", "it stays where it was made"
+    assert pipeline.data.metrics == {"best_val_accuracy": 0.5, "test.accuracy": 0.75}
+    page = f"#/experiments/{trial.info.experiment_id}/runs/{trial.info.run_id}"
+    note = pipeline.data.tags["mlflow.note.content"]
+    assert f"| train | [trial-003]({page}), from the cache | FINISHED |" in note
+    assert trial.info.experiment_id != pipeline.info.experiment_id
+
+
+def test_the_run_of_a_key_is_the_stage_s_then_the_newest_finished_trial_s(project, root):
+    project.run("data", 1)
+    client, (pipeline,), _ = runs(root)
+    experiment, entry = pipeline.info.experiment_id, project.entry("train", 1)
+    find_run = functools.partial(run_of_key, client, experiment, stage_key(entry))
+    assert find_run() is None, "no study was made yet"
+    with pytest.raises(Pruned):
+        run_trial(project, 0, entry, fault=Pruned())
+    with pytest.raises(ValueError, match="broken"):
+        run_trial(project, 1, entry, fault=ValueError("broken"))
+    run_trial(project, 2, project.entry("train", 2))
+    assert find_run() is None, "a model comes from a finished trial with this key"
+    run_trial(project, 3, entry)
+    run_trial(project, 4, entry)
+    trials = studied(root)
+    assert find_run() == trials["4"].info.run_id
+    client.delete_run(trials["4"].info.run_id)
+    assert find_run() == trials["3"].info.run_id
+    client.delete_experiment(trials["3"].info.experiment_id)
+    assert find_run() is None
+    client.restore_experiment(trials["3"].info.experiment_id)
+    project.run("train", 1)
+    assert find_run() == runs(root)[2][-1].info.run_id
 
 
 @pytest.mark.parametrize(
