@@ -30,7 +30,7 @@ HANGS_AT_STEP_8 = """
 import time
 from drtune.methods import SETTINGS
 from drtune.training.loop import Hooks
-from pipeline import train
+from pipeline import train, training
 from pipeline.stage import run_stage
 
 def hooks(on_event, on_progress, on_prepare, checkpoints):
@@ -40,7 +40,7 @@ def hooks(on_event, on_progress, on_prepare, checkpoints):
             time.sleep(60)
     return Hooks(on_event, progress, on_prepare, checkpoints, checkpoint_seconds=0.0)
 
-train.Hooks = hooks
+training.Hooks = hooks
 run_stage("train", train.main, SETTINGS)
 """
 

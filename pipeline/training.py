@@ -1,0 +1,42 @@
+"""One training with its progress and its reports: what the train stage and each trial of a study do."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from drtune.config import TrainSettings
+from drtune.data.card import read_card
+from drtune.data.loaders import steps_per_epoch
+from drtune.data.packed import Split
+from drtune.training.fit import Fitted, fit
+from drtune.training.loop import Hooks, ignore
+from pipeline import paths
+from pipeline.console import Bar, in_words
+from pipeline.stage import Stage
+
+OnEpoch = Callable[[Mapping[str, float]], None]
+
+
+def trained(stage: Stage, on_epoch: OnEpoch = ignore, prefix: str = "") -> Fitted:
+    """Train `train.method` from its checkpoint, if there is one.
+
+    Args:
+        stage: its settings, run and folder of running state.
+        on_epoch: called with each history record, after it was logged.
+        prefix: before the names of metrics.
+    """
+    train = stage.params[TrainSettings]
+    rows = read_card(paths.DATASET).counts[Split.TRAIN]
+    steps = steps_per_epoch(rows, train.batch_size, train.drop_last)
+    seen: dict[str, float] = {"epoch": 0}
+    with Bar(f"train {train.method}", "images", min(train.batch_size, rows / steps)) as bar:
+
+        def on_event(name: str, values: Mapping[str, float], step: int) -> None:
+            before = prefix + ("step/" if name == "step" else "")
+            stage.run.log_metrics({before + key: value for key, value in values.items()}, step)
+            seen.update(values)
+            bar.note = in_words(seen)
+            if name == "epoch":
+                on_epoch(values)
+
+        hooks = Hooks(on_event, bar, partial(bar, label=f"prepare {train.method}"), stage.checkpoints)
+        return fit(stage.params, paths.DATASET, paths.BANK, hooks)
