@@ -89,6 +89,7 @@ ifeq ($(TORCH),cpu)
 else
 	@cp requirements.lock .venv/
 endif
+	@grep '^psycopg' docker/requirements.lock >> .venv/requirements.lock  # for the tests against PostgreSQL
 	@python -m pip install --quiet --disable-pip-version-check --requirement .venv/requirements.lock
 	@python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@rm -f .venv/ready-* && touch $(READY)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from drtune import cli_runs, cli_upkeep
+from drtune import cli_runs, cli_study, cli_upkeep
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Fine-tune a pretrained vision model; see README.md."
@@ -27,6 +27,7 @@ for command in (
 ):
     app.command()(command)
 app.add_typer(cli_runs.model, name="model")
+app.add_typer(cli_study.study, name="study")
 
 
 @app.command()

@@ -31,3 +31,7 @@ class TrainingError(DRTuneError):
 
 class TrackingError(DRTuneError):
     """A run that cannot be found, restored or compared, or a tracking store that cannot be used."""
+
+
+class StudyError(DRTuneError):
+    """A study that cannot begin, go on or be applied, or a storage that cannot be used."""

@@ -1,6 +1,8 @@
 """A toy task that the whole pipeline runs in seconds: coloured squares and a tiny network."""
 
 import random
+import shutil
+import warnings
 from pathlib import Path
 
 import pytest
@@ -92,3 +94,58 @@ def empty_database(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("store")
     prepare_database(folder / "mlflow.db", folder)
     return folder / "mlflow.db"
+
+
+SPACE = {"methods.dr_tune.weight": {"low": 0.1, "high": 10.0, "log": True}}
+PLAN = {
+    "metric": "val_accuracy",
+    "direction": "maximize",
+    "cost": None,
+    "trials": 3,
+    "seeds": 1,
+    "sampler": "random",
+    "startup_trials": 1,
+    "pruner": "none",
+    "warmup_epochs": 0,
+    "seed": 0,
+    "space": SPACE,
+}
+
+
+@pytest.fixture(scope="session")
+def empty_storage(tmp_path_factory) -> Path:
+    """An Optuna storage without studies, made once."""
+    from drtune.search.storage import open_storage
+
+    path = tmp_path_factory.mktemp("storage") / "optuna.db"
+    with warnings.catch_warnings(action="ignore"):  # pytest puts Optuna's back, which we switch off
+        open_storage(f"sqlite:///{path}").engine.dispose()
+    return path
+
+
+@pytest.fixture
+def new_study(tmp_path, empty_storage):
+    """Begin a study of `methods.dr_tune.weight` in `folder`/.drtune/optuna.db; `change` names settings."""
+    from drtune.search.design import Design
+    from drtune.search.domains import Interval
+    from drtune.search.space import StudySettings
+    from drtune.search.storage import open_storage
+    from drtune.search.study import begin
+
+    opened = []
+
+    def make(name="s", folder=tmp_path, **change):
+        path = folder / ".drtune" / "optuna.db"
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True)
+            shutil.copy(empty_storage, path)
+        settings = StudySettings.model_validate({**PLAN, **change})
+        own = {"methods.dr_tune.weight": 1.0}
+        design = Design(settings, {"methods.dr_tune.weight": Interval(0.1, 10.0, log=True)}, own, {}, {})
+        with warnings.catch_warnings(action="ignore"):
+            opened.append(open_storage(f"sqlite:///{path}"))
+            return begin(opened[-1], name, design, settings.trials)
+
+    yield make
+    for storage in opened:
+        storage.engine.dispose()

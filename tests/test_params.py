@@ -12,6 +12,7 @@ from drtune import config
 from drtune.config import SECTIONS, load, read_yaml
 from drtune.faults import rule_of
 from drtune.methods import SETTINGS
+from drtune.search.space import StudySettings
 from pipeline import download, evaluate, extract, train
 from pipeline.stage import Stage
 
@@ -19,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FILE, PRETRAINING = ROOT / "params.yaml", ROOT / "pretrain/params.yaml"
 TYPES = {**SECTIONS, **{f"methods.{name}": section for name, section in SETTINGS.items()}}
 """Section name -> settings class."""
-FREE = {"backbone.kwargs"}
+FREE = {"backbone.kwargs", "study.space"}
 """Sections of the user's own keys: handed on as a whole, so they count as one leaf."""
 VARIANTS = [
     {"train.method": "dr_tune"},
@@ -53,13 +54,17 @@ def fields():
 
 
 def test_leaves_and_settings_are_the_same_things():
-    assert set(leaves(read_yaml(FILE))) == fields()
+    study = {f"study.{field}" for field in StudySettings.model_fields}  # of no stage
+    assert set(leaves(read_yaml(FILE))) == fields() | study
     assert len(fields()) > 60
     assert load(FILE, SETTINGS).source == "params.yaml"
 
 
 def test_pretraining_has_the_same_keys_in_the_same_order():
-    keys = [list(leaves(read_yaml(file))) for file in (PRETRAINING, FILE)]
+    keys = [
+        [name for name in leaves(read_yaml(file)) if not name.startswith("study.")]
+        for file in (PRETRAINING, FILE)
+    ]
     assert [key for key in keys[0] if "methods." not in key] == [k for k in keys[1] if "methods." not in k]
     assert set(keys[0]) <= set(keys[1]), "sections of methods that it does not use may be left out"
     assert load(PRETRAINING, SETTINGS).source == "params.yaml"
@@ -103,7 +108,7 @@ def test_every_number_says_its_unit_meaning_or_source():
 def is_number(name):
     """Whether a setting takes a number or a list of numbers."""
     section, _, field = name.rpartition(".")
-    words = rule_of(TYPES[section], field)
+    words = rule_of({**TYPES, "study": StudySettings}[section], field)
     return any(word in words for word in ("integer", "a number", "numbers"))
 
 
