@@ -1,15 +1,19 @@
 """What tracking costs in the training loop: microseconds a step, and its share of a training's time.
 
     python -m benchmarks.tracking_cost [--steps 20000]
+    python -m benchmarks.tracking_cost --training     (runs the train stage of this folder)
 
 Prints one line for each state of the store; the limits are 50 microseconds a step and 1 % of a training.
 """
 
 import argparse
+import functools
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from drtune.tracking.journal import Journal, Shipper
 from drtune.tracking.mlflow_run import MlflowTarget
@@ -50,11 +54,51 @@ def cost(root: Path, uri: str, steps: int) -> tuple[float, float]:
     return 1e6 * sum(spent) / steps, 1e6 * max(spent) / PART
 
 
+def timed(owner: Any, name: str, clock: Callable[[], float], spent: dict[str, float], about: str) -> None:
+    """Add the time of every call of a method to `spent[about]`."""
+    method = getattr(owner, name)
+
+    @functools.wraps(method)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        before = clock()
+        try:
+            return method(*args, **kwargs)
+        finally:
+            spent[about] = spent.get(about, 0.0) + clock() - before
+
+    setattr(owner, name, wrapped)
+
+
+def real_training() -> None:
+    """Run the train stage and print where its time went."""
+    from drtune.methods import SETTINGS
+    from pipeline import train
+    from pipeline.stage import run_stage
+
+    spent: dict[str, float] = {}
+    wall = time.perf_counter
+    for name in ("log_metrics", "log_params", "log_artifact", "log_text", "log_input", "set_tags"):
+        timed(StageRun, name, wall, spent, "calls")
+    for name in ("begin", "close"):
+        timed(StageRun, name, wall, spent, "begin and close")
+    timed(Shipper, "run", time.thread_time, spent, "shipper")
+    timed(train, "main", wall, spent, "stage")
+    run_stage("train", train.main, SETTINGS)
+    total = sum(spent[part] for part in ("calls", "begin and close", "shipper"))
+    parts = "   ".join(f"{name} {seconds:.2f} s" for name, seconds in spent.items())
+    print(f"{parts}\ntracking takes {total / spent['stage']:.2%} of the training's {spent['stage']:.0f} s")
+
+
 def main() -> None:
-    """Print a line for a store that works and one that is away."""
+    """Print a line for a store that works and one that is away, or for a real training."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--steps", type=int, default=20_000)
-    steps = parser.parse_args().steps
+    parser.add_argument("--training", action="store_true")
+    given = parser.parse_args()
+    if given.training:
+        real_training()
+        return
+    steps = given.steps
     print(f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}; {len(VALUES)} metrics a step")
     for name in ("sqlite", "server is away"):
         with tempfile.TemporaryDirectory() as folder:

@@ -1,0 +1,132 @@
+"""What a study of the shipped space gains on few-shot digits, and whether its sampler beats random search.
+
+    python -m benchmarks.study             (in the project folder, after `make repro`)
+
+Each seed is a cut of the data of its own (with head, order and augmentation), and a study of its own with
+each sampler on the same budget, pruning included. A trial is judged on the validation split of its cut; the
+winner and the shipped settings, every study's first trial, are then measured on its test split, once.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from benchmarks.harness import Task, changed, make_task, run_all, seeded, spread, test_scores, train
+from drtune.config import Params, TrainSettings, read_yaml
+from drtune.files import read_json, write_json
+from drtune.search.design import Design
+from drtune.search.space import own_values, read_study, resolved
+from drtune.search.storage import open_storage
+from drtune.search.study import Attempt, Study, begin
+from drtune.search.worker import Score, work_through
+from drtune.training.fit import fit
+from drtune.training.loop import Hooks
+
+SAMPLERS = ("auto", "random")
+RESULTS = Path("benchmarks/study_results")
+"""One file a cut, so that a stopped run goes on where it was."""
+
+
+def trial(params: Params, task: Task, metric: str, attempt: Attempt) -> list[float]:
+    """One training with the settings of a trial; its value on validation."""
+    settings = resolved(params, attempt.params)
+    score = Score(attempt, metric, settings[TrainSettings].monitor)
+
+    def on_event(name: str, values: Mapping[str, float], step: int) -> None:
+        if name == "epoch":
+            score.epoch(values)
+
+    fit(settings, task.dataset, task.bank, Hooks(on_event))
+    score.end_training()
+    return [score.value]
+
+
+def studied(params: Params, task: Task, folder: Path) -> tuple[Study, float]:
+    """A finished study and its seconds."""
+    settings, space = read_study(params)
+    design = Design(settings, space, own_values(params, space), {}, {})
+    study = begin(
+        open_storage(f"sqlite:///{folder / 'optuna.db'}"), settings.sampler, design, settings.trials
+    )
+    start = time.perf_counter()
+    work_through(study, folder, {"proc.pid": "0"}, None, partial(trial, params, task, settings.metric))
+    return study, time.perf_counter() - start
+
+
+def result(seed: int, trials: int) -> Path:
+    """Where the results of a cut lie."""
+    return RESULTS / f"{seed}-{trials}.json"
+
+
+def compared(seed: int, trials: int) -> None:
+    """One cut: a study with each sampler; test accuracy of the shipped settings and of each winner."""
+    torch.set_num_threads(1)
+    raw = read_yaml(Path("params.yaml"))
+    found: dict[str, Any] = {"seed": seed}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        shipped = changed(raw, seeded(seed))
+        task = make_task(shipped, folder)
+        for sampler in SAMPLERS:
+            own = {"study.sampler": sampler, "study.seed": seed, "study.trials": trials}
+            params = changed(raw, seeded(seed) | own)
+            study, seconds = studied(params, task, folder)
+            best = study.best()[0]
+            states = [one.state for one in study.standings()]
+            found[sampler] = {
+                "validation": best.values[0],
+                "test": test_scores(params, task, train(resolved(params, best.params), task))["accuracy"],
+                "trial": best.first,
+                "params": dict(best.params),
+                "pruned": states.count("PRUNED"),
+                "seconds": round(seconds, 1),
+            }
+            first = next(one for one in study.standings() if one.first == 0)
+            found["shipped"] = {"validation": first.values[0]}
+        found["shipped"]["test"] = test_scores(shipped, task, train(shipped, task))["accuracy"]
+    write_json(result(seed, trials), found)
+
+
+def summary(cuts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Medians, means and paired differences over the cuts."""
+    rows = {}
+    for name in ("shipped", *SAMPLERS):
+        gains = [cut[name]["test"] - cut["shipped"]["test"] for cut in cuts]
+        rows[name] = {
+            "median_validation": median(cut[name]["validation"] for cut in cuts),
+            "validation": spread([cut[name]["validation"] for cut in cuts]),
+            "test": spread([cut[name]["test"] for cut in cuts]),
+            "gain": spread(gains),
+        }
+    return rows
+
+
+def main() -> None:
+    """Run all cuts, two at once, and write benchmarks/study.json."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--trials", type=int, default=20)
+    given = parser.parse_args()
+    seeds = range(given.seeds)
+    missing = [(seed, given.trials) for seed in seeds if not result(seed, given.trials).exists()]
+    if missing:
+        run_all(compared, missing)
+    cuts = [read_json(result(seed, given.trials)) for seed in seeds]
+    rows = summary(cuts)
+    for name, row in rows.items():
+        test, gain = row["test"], row["gain"]
+        chosen = f"validation, median {100 * row['median_validation']:5.1f}"
+        measured = f"test {test['mean']:5.1f} ± {test['std']:.1f}"
+        print(f"{name:<8} {chosen}   {measured}   over shipped {gain['mean']:+.1f} ± {gain['std']:.1f}")
+    write_json(Path("benchmarks/study.json"), {"trials": given.trials, "rows": rows, "cuts": cuts})
+
+
+if __name__ == "__main__":
+    main()
