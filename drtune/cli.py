@@ -38,10 +38,7 @@ def check(params: Annotated[Path, typer.Argument(help="settings file")] = Path("
     from drtune.faults import render
     from drtune.methods import SETTINGS
 
-    try:
+    with cli_runs.faults():
         if faults := missing_paths(load(params, SETTINGS)):
             raise ConfigError(render(params.name, faults))
-    except ConfigError as fault:
-        typer.echo(str(fault), err=True)
-        raise typer.Exit(2) from None
     typer.echo(f"{params}: no faults")

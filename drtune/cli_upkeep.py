@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from drtune.cli_runs import faults
+
 DryRun = Annotated[bool, typer.Option("--dry-run", help="only say what would go")]
 Unfinished = Annotated[
     bool, typer.Option(help="also checkpoints of stopped trainings, which then begin anew")
@@ -13,16 +15,12 @@ Unfinished = Annotated[
 
 def sync() -> None:
     """Complete the MLflow runs: what a store that was away missed, dead runs, stages from DVC's cache."""
-    from drtune.errors import DRTuneError
     from drtune.tracking.naming import PROJECT
     from drtune.tracking.stage_key import store_root
     from drtune.tracking.sync import sync as synchronise
 
-    try:
+    with faults():
         done = synchronise(store_root(), PROJECT, Path("dvc.lock"))
-    except DRTuneError as fault:
-        typer.echo(str(fault), err=True)
-        raise typer.Exit(2) from None
     typer.echo(f"journals: {len(done.shipped)} shipped, {len(done.busy)} in use, {len(done.left)} left")
     typer.echo(f"runs: {len(done.ended)} dead ones ended, {len(done.adopted)} adopted from dvc.lock")
     if done.link:

@@ -5,9 +5,9 @@ from functools import partial
 from pathlib import Path
 
 from drtune.config import load
-from drtune.errors import ConfigError, DRTuneError, StudyError
+from drtune.errors import ConfigError, DRTuneError
 from drtune.methods import SETTINGS
-from drtune.search.design import design_of, require_same
+from drtune.search.design import design_of, keyed, require_same
 from drtune.search.storage import open_storage, patiently, storage_url
 from drtune.search.study import Study
 from drtune.search.supervisor import end_with_supervisor
@@ -22,11 +22,7 @@ from pipeline.trial import Common, run_trial
 def main(name: str, until: float | None) -> None:
     """Run trials of a study until it has all of them, or until a time in Unix seconds."""
     root = store_root()
-    params, identity = load(paths.PARAMS, SETTINGS), current_stage_key(Path.cwd(), "train")
-    if identity is None:
-        raise StudyError(
-            "the train stage has no key here; run this in the project's folder, a DVC repository"
-        )
+    params, identity = load(paths.PARAMS, SETTINGS), keyed(current_stage_key(Path.cwd(), "train"))
     study = patiently(Study, open_storage(storage_url(root)), name)
     require_same(name, study.design, design_of(params, identity.entry))
     record = collect(Path.cwd())

@@ -11,6 +11,7 @@ from drtune.errors import StudyError
 from drtune.search.domains import Choices, Domain, Interval
 from drtune.search.space import StudySettings, own_values, read_study
 from drtune.tracking.naming import flat
+from drtune.tracking.stage_key import StageIdentity
 
 SHORT = 8
 """Characters of a fingerprint in a study's name."""
@@ -73,6 +74,18 @@ def design_of(params: Params, entry: Mapping[str, Any]) -> Design:
     common = {name: value for name, value in flat(stage).items() if name not in space}
     deps = {dep["path"]: dep.get("md5", "") for dep in entry.get("deps", [])}
     return Design(settings, space, own, common, deps)
+
+
+def keyed(stage: StageIdentity | None) -> StageIdentity:
+    """The train stage as it stands, as `current_stage_key` found it.
+
+    Raises:
+        StudyError: it found none.
+    """
+    if stage is None:
+        what = "the train stage has no key here; run this in the project's folder, a DVC repository"
+        raise StudyError(what)
+    return stage
 
 
 def comparable(design: Design) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from drtune.faults import render
 from drtune.methods import SETTINGS
 from drtune.plots.study import Point, study_figures
 from drtune.plots.style import save
-from drtune.search.design import SHORT, design_of
+from drtune.search.design import SHORT, design_of, keyed
 from drtune.search.domains import Interval
 from drtune.search.space import read_study, too_many
 from drtune.search.standing import Standing
@@ -108,11 +108,7 @@ def opened(params: Params, storage: Storage, order: Order, say: Say) -> Study:
     done = subprocess.run([sys.executable, "-m", "dvc", "repro", "--quiet", BEFORE], check=False)
     if done.returncode:
         raise StudyError("the stages before training failed, see above; mend that and run again")
-    identity = current_stage_key(Path.cwd(), STAGE)
-    if identity is None:
-        raise StudyError(
-            "the train stage has no key here; run this in the project's folder, a DVC repository"
-        )
+    identity = keyed(current_stage_key(Path.cwd(), STAGE))
     design = design_of(params, identity.entry)
     name = order.name or f"{params[TrainSettings].method}-{design.fingerprint()[:SHORT]}"
     return begin(storage, name, design, order.trials or design.settings.trials)
@@ -193,9 +189,8 @@ def draw(study: Study, trials: Sequence[Standing], folder: Path) -> None:
     """Write the pictures of a study to a folder."""
     points = [Point(trial.first, trial.state, trial.values, trial.params) for trial in trials if trial.ended]
     log = {name for name, domain in study.space.items() if isinstance(domain, Interval) and domain.log}
-    metrics = (study.settings.metric, *([study.settings.cost] if study.settings.cost else []))
+    metrics = study.settings.objectives
     for name, figure in study_figures(points, metrics, study.maximize(), log, study.importances()).items():
-        folder.mkdir(parents=True, exist_ok=True)
         save(figure, folder / f"{name}.png")
 
 
@@ -210,11 +205,7 @@ def apply_trial(root: Path, study: Study, number: int | None, force: bool, say: 
     trial = chosen(study, number)
     if not force:
         refuse_uncommitted(path)
-    identity = current_stage_key(Path.cwd(), STAGE)
-    if identity is None:
-        raise StudyError(
-            "the train stage has no key here; run this in the project's folder, a DVC repository"
-        )
+    identity = keyed(current_stage_key(Path.cwd(), STAGE))
     place = trial_folder(root, study.name, trial.first)
     folder = training_folder(place, load(path, SETTINGS)[TrainSettings].seed)
     made = made_with(place, stage_key(identity.entry, trial.params))

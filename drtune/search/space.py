@@ -49,6 +49,11 @@ class StudySettings(Settings):
     seed: Whole
     space: dict[str, Any]
 
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """Names of what is judged: the metric, and the cost where it counts too."""
+        return (self.metric, self.cost) if self.cost else (self.metric,)
+
 
 def read_study(params: Params) -> tuple[StudySettings, dict[str, Domain]]:
     """Parse and check the `study` section of settings that were read with every method's.

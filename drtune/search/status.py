@@ -82,7 +82,7 @@ def word_of(trial: Standing) -> str:
 def as_text(study: Study) -> str:
     """A study's counts, its best trials and those that run, as a table."""
     trials, metric = study.standings(), study.settings.metric
-    heads = [metric, *([study.settings.cost] if study.settings.cost else [])]
+    heads = study.settings.objectives
     complete = [trial for trial in trials if trial.state == "COMPLETE"]
     complete.sort(key=lambda trial: trial.values[0], reverse=study.maximize()[0])
     table = Table(box=None, pad_edge=False)
@@ -122,13 +122,9 @@ def advice(study: Study, trials: Sequence[Standing]) -> list[str]:
 
 def text_of(value: object) -> str:
     """A value as params.yaml has it, shortly."""
-    return (
-        str(value).lower()
-        if isinstance(value, bool)
-        else f"{value:.4g}"
-        if isinstance(value, float)
-        else str(value)
-    )
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def serve_dashboard(storage: Storage, port: int) -> None:

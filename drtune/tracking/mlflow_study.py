@@ -127,7 +127,6 @@ class StudyRun:
         return store.link(self.uri, self.root, self._experiment, self.run_id) if known else ""
 
     def _begin(self, record: RunRecord, settings: Mapping[str, Any]) -> None:
-        store.check_reachable(self.uri)
         self._client = connect(self.uri, self.root)
         self._experiment = experiment_of(self._client, self.uri, self.root, studies_name(self.study.project))
         end_dead_runs(self._client, self._experiment, journal_folder(self.root))

@@ -18,6 +18,7 @@ from drtune.errors import TrackingError
 from drtune.files import read_json
 from drtune.tracking.commits import PATIENT
 from drtune.tracking.holdings import ENTRY
+from drtune.tracking.mlflow_pipeline import RUN
 from drtune.tracking.outs import describe_out
 from drtune.tracking.record import git, installed_packages
 from drtune.tracking.run_store import SHORT, RunStore, StoredRun
@@ -26,8 +27,6 @@ from drtune.tracking.stage_key import share_cache
 PROVENANCE = "provenance"
 MAX_NOTE = 1000
 """Bytes; a patch that was too long to record is a note of one line, see `record.code_patch`."""
-OF_PIPELINE = "drtune.run."
-"""Tags of a pipeline run, followed by the name of a stage; their values are run ids."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ def stage_run_of(store: RunStore, run: StoredRun) -> StoredRun:
     """The run itself, or of a pipeline run its newest stage, which holds the most."""
     if run.stage:
         return run
-    stages = [store.get(value) for name, value in run.tags.items() if name.startswith(OF_PIPELINE) and value]
+    stages = [store.get(value) for name, value in run.tags.items() if name.startswith(RUN) and value]
     if not stages:
         raise TrackingError(
             f"run {run.run_id[:SHORT]} ({run.name}): is no run of a stage and names none; see `drtune runs`"
