@@ -23,7 +23,7 @@ def main(name: str, until: float | None) -> None:
     """Run trials of a study until it has all of them, or until a time in Unix seconds."""
     root = store_root()
     params, identity = load(paths.PARAMS, SETTINGS), keyed(current_stage_key(Path.cwd(), "train"))
-    study = patiently(Study, open_storage(storage_url(root)), name)
+    study = patiently(Study, patiently(open_storage, storage_url(root)), name)
     require_same(name, study.design, design_of(params, identity.entry))
     record = collect(Path.cwd())
     process = {tag: text for tag, text in record.tags().items() if tag.startswith("proc.")}

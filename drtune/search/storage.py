@@ -48,6 +48,10 @@ warnings.filterwarnings("ignore", message="Heartbeat of storage is supposed to b
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
+class StorageAwayError(StudyError):
+    """A storage that does not answer; it may, later."""
+
+
 def storage_url(root: Path, given: str = "") -> str:
     """Address of the storage: as given, else OPTUNA_STORAGE, else a sqlite file of the project."""
     url = given or os.environ.get(VARIABLE, "") or f"sqlite:///{root / '.drtune' / 'optuna.db'}"
@@ -59,7 +63,8 @@ def open_storage(url: str) -> Storage:
     """The storage at an address, made where it is new.
 
     Raises:
-        StudyError: an address of another kind, or a database that does not answer or refuses.
+        StorageAwayError: a database that does not answer or refuses.
+        StudyError: an address of another kind, or tables that are not ours.
     """
     shown, path = without_secrets(url), sqlite_path(url)
     kinds = "sqlite:///FILE or postgresql+psycopg://USER@HOST:PORT/DATABASE"
@@ -82,7 +87,7 @@ def open_storage(url: str) -> Storage:
         raise StudyError(f"storage {shown}: cannot be read as an address; {remedy}") from None
     except (OSError, Timeout, sqlite3.Error, SQLAlchemyError, StorageInternalError) as fault:
         remedy = f"{'' if path else 'start the database, or '}name another with --storage"
-        raise StudyError(f"storage {shown}: cannot be used: {reason_of(fault)}; {remedy}") from None
+        raise StorageAwayError(f"storage {shown}: cannot be used: {reason_of(fault)}; {remedy}") from None
     except RuntimeError as fault:  # a schema of another version of Optuna
         raise StudyError(f"storage {shown}: {scrub(str(fault))}") from None
 
@@ -188,7 +193,7 @@ def patiently(call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     while True:
         try:
             return call(*args, **kwargs)
-        except (OperationalError, InterfaceError, StorageInternalError, Timeout) as fault:
+        except (OperationalError, InterfaceError, StorageInternalError, StorageAwayError, Timeout) as fault:
             reason = reason_of(fault)
             if time.monotonic() > until:
                 raise StudyError(f"the storage of the study does not come back: {reason}") from None

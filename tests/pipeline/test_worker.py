@@ -15,7 +15,7 @@ import torch
 
 from drtune.config import load
 from drtune.methods import SETTINGS
-from drtune.search import supervisor
+from drtune.search import storage, supervisor
 from drtune.search.design import design_of
 from drtune.search.storage import open_storage, storage_url
 from drtune.search.study import Study, begin
@@ -123,6 +123,21 @@ def test_a_study_that_is_not_there_is_named(study, said):
     text, code = said("other")
     assert "study 'other': there is no such study; there are: s" in text
     assert code == 1
+
+
+def test_a_storage_that_is_away_when_a_worker_begins_is_asked_again(study, said, monkeypatch):
+    opened, waits = storage.open_storage, []
+
+    def away_at_first(url):
+        if not waits:
+            raise storage.StorageAwayError("away")
+        return opened(url)
+
+    monkeypatch.setattr(storage, "open_storage", away_at_first)
+    monkeypatch.setattr(storage.time, "sleep", waits.append)
+    text, code = said("other")
+    assert "study 'other': there is no such study" in text
+    assert (waits, code) == ([1.0], 1)
 
 
 def test_faults_of_the_settings_end_with_2(study, said, tiny_params):

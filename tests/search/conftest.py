@@ -59,7 +59,7 @@ def run(attempt):
 end_with_supervisor()
 with stopping():
     process = {{name: text for name, text in collect(Path.cwd()).tags().items() if name.startswith("proc.")}}
-    study = patiently(Study, open_storage(os.environ["OPTUNA_STORAGE"]), sys.argv[1])
+    study = patiently(Study, patiently(open_storage, os.environ["OPTUNA_STORAGE"]), sys.argv[1])
     work_through(study, Path.cwd(), process, None, run)
 """
 ZYGOTE = f"""

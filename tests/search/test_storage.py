@@ -280,6 +280,25 @@ def test_a_storage_that_does_not_come_back_ends_the_wait_without_its_password(mo
     )
 
 
+def test_a_server_that_is_not_there_yet_is_waited_for(postgres, monkeypatch, caplog):
+    url = postgres.new()
+    postgres.stop()
+    monkeypatch.setattr(storage.time, "sleep", lambda seconds: postgres.start())
+    with caplog.at_level(logging.WARNING):
+        opened = patiently(open_storage, url)
+    assert opened.get_all_studies() == []
+    opened.engine.dispose()
+    (said,) = caplog.messages
+    assert said.startswith(f"storage of the study: storage postgresql+psycopg://127.0.0.1:{postgres.port}/")
+    assert said.endswith("trying again for 600 s")
+
+
+def test_an_address_that_cannot_be_one_is_not_tried_again(monkeypatch):
+    monkeypatch.setattr(storage.time, "sleep", pytest.fail)
+    with pytest.raises(StudyError, match="no storage for studies"):
+        patiently(open_storage, "mysql://h/d")
+
+
 def test_a_fault_of_the_caller_is_not_tried_again():
     call = away(2, ValueError("mine"))
     with pytest.raises(ValueError, match="mine"):

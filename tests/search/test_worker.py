@@ -119,11 +119,17 @@ def test_a_trial_whose_worker_is_told_to_stop_is_continued_each_time(
 
 
 def test_a_database_that_is_killed_loses_and_doubles_no_trial(
-    make_study, postgres, spawn, toy_worker, notes, wait_for
+    make_study, postgres, spawn, toy_worker, notes, wait_for, tmp_path
 ):
     url = postgres.new()
     made = make_study(trials=16, url=url)
+    holds = [tmp_path / f"hold-{first}" for first in range(3)]  # until all three have opened the storage
+    for hold in holds:
+        hold.touch()
     workers = [spawn(toy_worker, "s", **{VARIABLE: url, "STEP_SECONDS": "0.1"}) for _ in range(3)]
+    wait_for(lambda: len(notes("begin")) == 3)
+    for hold in holds:
+        hold.unlink()
     for ended in (3, 8):
         wait_for(lambda ended=ended: len(notes("end")) >= ended)
         postgres.stop()
