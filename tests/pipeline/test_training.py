@@ -31,6 +31,14 @@ def test_steps_and_epochs_are_logged_apart_and_epochs_are_told(finished_stage):
     assert (stage.run.params, stage.run.artifacts) == ({}, []), "what becomes of it is not decided here"
 
 
+def test_of_many_steps_some_are_logged_and_of_epochs_all(finished_stage, monkeypatch):
+    monkeypatch.setattr(training, "STEP_POINTS", 3)
+    stage = finished_stage()
+    trained(stage)
+    assert [step for values, step in stage.run.metrics if "step/loss" in values] == [2, 4, 6]
+    assert epochs(stage.run) == [(1, 3), (2, 6)]
+
+
 def test_a_prefix_tells_a_second_training_of_the_same_run(finished_stage):
     stage, told = finished_stage(), []
     trained(stage, told.append, "seed_1/")
