@@ -18,7 +18,7 @@ from drtune.search.design import SHORT, design_of, keyed
 from drtune.search.domains import Interval
 from drtune.search.space import read_study, too_many
 from drtune.search.standing import Standing
-from drtune.search.status import counts
+from drtune.search.status import as_text, counts
 from drtune.search.storage import Storage, open_storage, patiently, storage_url
 from drtune.search.study import Study, begin
 from drtune.search.supervisor import Crew, supervise
@@ -177,7 +177,7 @@ def finish(study: Study, run: StudyRun, root: Path, status: str) -> None:
         elsewhere = any(trial.state == "RUNNING" for trial in trials)
         draw(study, trials, folder)
         export(study, folder / "study.json")
-        run.tell(best_so_far(study, trials), facts(study, trials))
+        run.tell(best_so_far(study, trials), facts(study, trials), f"```\n{as_text(study)}\n```")
         run.attach(folder)
     except Exception as error:  # the storage may be gone; what ends the study must not be hidden by this
         log.warning("no report of the study: %s; `drtune study resume` makes it", scrub(str(error)))

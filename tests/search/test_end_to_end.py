@@ -146,6 +146,7 @@ def test_a_study_runs_to_its_end_and_mlflow_shows_it(repository, study):
     runs.agree_with(trials)
     assert runs.parent.info.status == "FINISHED"
     assert runs.parent.info.run_id in text
+    assert f"writes trial {best.first} into params.yaml" in runs.parent.data.tags["mlflow.note.content"]
     curve = [value for _, value in sorted(runs.points(runs.parent, "best"))]
     assert curve == sorted(curve, reverse=True)
     assert (len(curve), curve[-1]) == (len(values), min(values))

@@ -32,9 +32,9 @@ class Run:
         self.settings, self.run_id = settings, "run"
         return self.run_id
 
-    def tell(self, best, tags):
+    def tell(self, best, tags, note=""):
         self.told.append(list(best))
-        self.tags = tags
+        self.tags, self.note = tags, note
 
     def attach(self, folder):
         self.attached |= {path.name for path in folder.iterdir()}
@@ -112,6 +112,8 @@ def test_the_end_leaves_pictures_and_a_summary(make_study, tmp_path):
     assert (report / "history.png").read_bytes().startswith(b"\x89PNG")
     assert read_json(report / "study.json")["best"] == [1]
     assert (run.status, run.told) == ("FINISHED", [[0.25, 0.5, 0.5]])
+    assert run.note.startswith("```\nstudy s: 4 trials: 3 complete, 1 pruned\n")
+    assert run.note.endswith("\n```")
 
 
 def test_two_objectives_are_drawn_as_a_front(make_study, tmp_path):
