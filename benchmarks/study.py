@@ -1,6 +1,7 @@
 """What a study of the shipped space gains on few-shot digits, and whether its sampler beats random search.
 
     python -m benchmarks.study             (in the project folder, after `make repro`)
+    python -m benchmarks.study --noise     (how far the settings move a value, and how far the seed alone)
 
 Each seed is a cut of the data of its own (with head, order and augmentation), and a study of its own with
 each sampler on the same budget, pruning included. A trial is judged on the validation split of its cut; the
@@ -18,7 +19,17 @@ from typing import Any
 
 import torch
 
-from benchmarks.harness import Task, changed, make_task, run_all, seeded, spread, test_scores, train
+from benchmarks.harness import (
+    Task,
+    changed,
+    make_task,
+    run_all,
+    seeded,
+    spread,
+    test_scores,
+    train,
+    validation,
+)
 from drtune.config import Params, TrainSettings, read_yaml
 from drtune.files import read_json, write_json
 from drtune.search.design import Design
@@ -108,13 +119,37 @@ def summary(cuts: list[dict[str, Any]]) -> dict[str, Any]:
     return rows
 
 
+def noise(seed: int, trials: int) -> dict[str, list[float]]:
+    """Validation accuracy on one cut: of points of the space with one seed, of one point with many seeds."""
+    torch.set_num_threads(1)
+    raw = read_yaml(Path("params.yaml"))
+    shipped = changed(raw, seeded(seed))
+    own = {"study.sampler": "random", "study.pruner": "none", "study.seed": seed, "study.trials": trials}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        task = make_task(shipped, folder)
+        study, _ = studied(changed(raw, seeded(seed) | own), task, folder)
+        again = [changed(raw, seeded(seed) | {"train.seed": seed + 1 + one}) for one in range(trials)]
+        return {
+            "points": [one.values[0] for one in study.standings()],
+            "seeds": [validation(train(params, task))[0] for params in again],
+        }
+
+
 def main() -> None:
     """Run all cuts, two at once, and write benchmarks/study.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--trials", type=int, default=20)
+    parser.add_argument("--noise", action="store_true", help="trainings of random points, and of one point")
     given = parser.parse_args()
     seeds = range(given.seeds)
+    if given.noise:
+        cuts = run_all(noise, [(seed, given.trials) for seed in seeds])
+        for seed, found in zip(seeds, cuts, strict=True):
+            parts = ", ".join(f"{name} {spread(values)['std']:.2f}" for name, values in found.items())
+            print(f"cut {seed}: points of accuracy, standard deviation of {given.trials}: {parts}")
+        return
     missing = [(seed, given.trials) for seed in seeds if not result(seed, given.trials).exists()]
     if missing:
         run_all(compared, missing)
