@@ -14,7 +14,7 @@ from pipeline.console import Bar, in_words
 from pipeline.stage import Stage
 
 OnEpoch = Callable[[Mapping[str, float]], None]
-STEP_POINTS = 1000
+STEP_POINTS = 500
 """About how many points a metric of steps has in a run: MLflow's charts show 320, and each point costs up to
 0.4 ms of processor time, which with quick steps is more than one percent of a training."""
 

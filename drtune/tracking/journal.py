@@ -25,7 +25,7 @@ from drtune.tracking.store import scrub
 log = logging.getLogger(__name__)
 
 Entry = dict[str, Any]
-SHIP_EVERY_SECONDS = 5.0
+SHIP_EVERY_SECONDS = 10.0
 LONGEST_WAIT_SECONDS = 60.0
 CHUNK_BYTES = 1 << 20
 CLAIM_SECONDS = 10.0
