@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 
 from drtune.config import Params, TrainSettings, load, missing_paths
 from drtune.errors import ConfigError, StudyError
@@ -35,6 +36,8 @@ log = logging.getLogger(__name__)
 Say = Callable[[str], None]
 BEFORE, STAGE = "extract", "train"
 """The stage that is brought up to date first, with all before it; the stage that a trial is."""
+PAGE_WIDTH = 150
+"""Characters of a line on the study's page in MLflow, which a longer one pushes out of the window."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +180,8 @@ def finish(study: Study, run: StudyRun, root: Path, status: str) -> None:
         elsewhere = any(trial.state == "RUNNING" for trial in trials)
         draw(study, trials, folder)
         export(study, folder / "study.json")
-        run.tell(best_so_far(study, trials), facts(study, trials), f"```\n{as_text(study)}\n```")
+        words = "\n".join(fill(line, PAGE_WIDTH) for line in as_text(study).split("\n"))
+        run.tell(best_so_far(study, trials), facts(study, trials), f"```\n{words}\n```")
         run.attach(folder)
     except Exception as error:  # the storage may be gone; what ends the study must not be hidden by this
         log.warning("no report of the study: %s; `drtune study resume` makes it", scrub(str(error)))
