@@ -18,6 +18,7 @@ import drtune
 
 PROJECT = str(Path(drtune.__file__).parents[1])
 PASSWORD = "v3ry-s3cret"
+PROCESS = {"proc.host": "host", "proc.pid": "17"}
 SETTINGS = {
     "metric": "val_accuracy",
     "direction": "maximize",
@@ -218,6 +219,28 @@ def make_study(sqlite_url):
     yield make
     for storage in opened:
         storage.engine.dispose()
+
+
+@pytest.fixture
+def end():
+    """End the next trials: with values, pruned with reports (a list), with a fault, or stopped (None)."""
+
+    def end_trials(study, *ends):
+        for what in ends:
+            attempt = study.next(PROCESS)
+            if isinstance(what, str):
+                attempt.failed(what)
+            elif isinstance(what, list):
+                for step, value in enumerate(what):
+                    attempt.trial.report(value, step)
+                attempt.pruned()
+            elif what is None:
+                attempt.stopped()
+            else:
+                attempt.complete(what if isinstance(what, tuple) else (what,))
+        return study
+
+    return end_trials
 
 
 class Postgres:

@@ -43,21 +43,7 @@ class Run:
         self.status = status
 
 
-def end(study, *ends):
-    """End the next trials: with values, as pruned with reports (a list), or with the words of a fault."""
-    for what in ends:
-        attempt = study.next(PROCESS)
-        if isinstance(what, str):
-            attempt.failed(what)
-        elif isinstance(what, list):
-            for step, value in enumerate(what):
-                attempt.trial.report(value, step)
-            attempt.pruned()
-        else:
-            attempt.complete(what if isinstance(what, tuple) else (what,))
-
-
-def test_each_trial_is_said_once_when_it_has_ended(make_study):
+def test_each_trial_is_said_once_when_it_has_ended(make_study, end):
     study, run, said = make_study(trials=6), Run(), []
     end(study, 0.25)
     watch = Watch(study, run, said.append)
@@ -82,7 +68,7 @@ def test_each_trial_is_said_once_when_it_has_ended(make_study):
     assert run.tags["optuna.best_params"] == str(dict(study.best()[0].params))
 
 
-def test_a_trial_that_is_given_again_is_said_when_it_has_ended(make_study):
+def test_a_trial_that_is_given_again_is_said_when_it_has_ended(make_study, end):
     study, said = make_study(), []
     watch = Watch(study, Run(), said.append)
     study.next(PROCESS).stopped()
@@ -93,7 +79,7 @@ def test_a_trial_that_is_given_again_is_said_when_it_has_ended(make_study):
     assert said == ["  1 of 4  trial 0: 0.5000  best"]
 
 
-def test_the_best_so_far_follows_the_order_in_which_trials_ended(make_study):
+def test_the_best_so_far_follows_the_order_in_which_trials_ended(make_study, end):
     study = make_study(metric="val_loss", direction="minimize", trials=5)
     first, second = study.next(PROCESS), study.next(PROCESS)
     second.complete([0.5])
@@ -102,7 +88,7 @@ def test_the_best_so_far_follows_the_order_in_which_trials_ended(make_study):
     assert launch.best_so_far(study, study.standings()) == [0.5, 0.5, 0.25]
 
 
-def test_the_end_leaves_pictures_and_a_summary(make_study, tmp_path):
+def test_the_end_leaves_pictures_and_a_summary(make_study, tmp_path, end):
     study, run = make_study(), Run()
     end(study, 0.25, 0.5, [0.1], 0.4)
     finish(study, run, tmp_path, "FINISHED")
@@ -116,7 +102,7 @@ def test_the_end_leaves_pictures_and_a_summary(make_study, tmp_path):
     assert run.note.endswith("\n```")
 
 
-def test_two_objectives_are_drawn_as_a_front(make_study, tmp_path):
+def test_two_objectives_are_drawn_as_a_front(make_study, tmp_path, end):
     study, run = make_study(cost="seconds"), Run()
     end(study, (0.25, 1.0), (0.5, 2.0), (0.125, 3.0))
     finish(study, run, tmp_path, "FINISHED")
@@ -124,7 +110,7 @@ def test_two_objectives_are_drawn_as_a_front(make_study, tmp_path):
     assert run.tags["optuna.best_trials"] == "0, 1"
 
 
-def test_a_study_without_a_complete_trial_has_a_report_too(make_study, tmp_path):
+def test_a_study_without_a_complete_trial_has_a_report_too(make_study, tmp_path, end):
     study, run = make_study(), Run()
     end(study, "out of memory")
     finish(study, run, tmp_path, "KILLED")
@@ -193,7 +179,7 @@ def nothing():
     ("fault", "status"),
     [(None, "FINISHED"), (Stopped(15), "KILLED"), (StudyError("worker 0 ended with 1"), "FAILED")],
 )
-def test_the_status_of_a_study_is_true(home, make_study, monkeypatch, fault, status):
+def test_the_status_of_a_study_is_true(home, make_study, monkeypatch, fault, status, end):
     study, run, said, crews = make_study(), Run(), [], []
     end(study, 0.25)
 
@@ -225,7 +211,7 @@ def test_the_status_of_a_study_is_true(home, make_study, monkeypatch, fault, sta
 @pytest.mark.parametrize(
     ("ends", "left"), [((0.5, [0.25]), 2), ((0.5, 0.5, "a fault", [0.25]), 0), ((0.5, 0.5, 0.5), 1)]
 )
-def test_no_more_workers_than_trials_that_have_not_ended(home, make_study, monkeypatch, ends, left):
+def test_no_more_workers_than_trials_that_have_not_ended(home, make_study, monkeypatch, ends, left, end):
     study, crews = make_study(), []
     end(study, *ends)
     if left == 1:
@@ -303,7 +289,7 @@ def test_a_study_is_named_after_the_method_and_what_it_is_about(begun, stages, t
 
 
 @pytest.fixture
-def ended(begun, stages, monkeypatch):
+def ended(begun, stages, monkeypatch, end):
     """A study whose first trial is its best, and the folder where its model should be."""
     monkeypatch.setattr(launch, "refuse_uncommitted", lambda path: None)
     study = begun(name="s")

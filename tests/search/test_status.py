@@ -12,23 +12,6 @@ PROCESS = {"proc.host": "host", "proc.pid": "17"}
 NONE = "there is no study yet; `drtune study run` makes one"
 
 
-def end(study, *ends):
-    """End the next trials with values, as pruned with reports (a list), with a fault, or stopped (None)."""
-    for what in ends:
-        attempt = study.next(PROCESS)
-        if isinstance(what, str):
-            attempt.failed(what)
-        elif isinstance(what, list):
-            for step, value in enumerate(what):
-                attempt.trial.report(value, step)
-            attempt.pruned()
-        elif what is None:
-            attempt.stopped()
-        else:
-            attempt.complete(what if isinstance(what, tuple) else (what,))
-    return study
-
-
 @pytest.fixture
 def storage(sqlite_url):
     opened = open_storage(sqlite_url)
@@ -42,7 +25,7 @@ def test_without_a_study_it_says_how_to_make_one(storage):
         newest(storage)
 
 
-def test_the_newest_study_is_the_one_made_last_and_listed_last(storage, make_study):
+def test_the_newest_study_is_the_one_made_last_and_listed_last(storage, make_study, end):
     made = make_study("z")
     end(made, 0.5, [0.25])
     make_study("a", trials=7)
@@ -62,7 +45,7 @@ def rows(text):
     return [line.split() for line in text.split("\n") if line[:1].isdigit()]
 
 
-def test_the_best_come_first_and_then_what_is_not_done(make_study):
+def test_the_best_come_first_and_then_what_is_not_done(make_study, end):
     study = make_study(trials=7)
     said = as_text(end(study, 0.5, 0.75, [0.25, 0.3], "the loss is no longer finite", None))
     assert said.startswith("study s: 7 trials: 2 complete, 1 pruned, 1 fail, 1 stopped\n")
@@ -88,14 +71,14 @@ def test_a_running_trial_shows_its_last_value_and_where_it_runs(make_study):
     assert "apply" not in said, "nothing is complete yet"
 
 
-def test_the_least_loss_is_the_best(make_study):
+def test_the_least_loss_is_the_best(make_study, end):
     study = make_study(metric="val_loss", direction="minimize")
     said = as_text(end(study, 0.5, 0.75, 0.25))
     assert [row[2] for row in rows(said)] == ["0.2500", "0.5000", "0.7500"]
     assert "params.yaml as it stood: val_loss 0.5000; best: 0.2500" in said
 
 
-def test_of_many_trials_the_ten_best_are_shown(make_study):
+def test_of_many_trials_the_ten_best_are_shown(make_study, end):
     said = as_text(end(make_study(trials=12), *(number / 100 for number in range(12))))
     assert [row[0] for row in rows(said)] == [str(number) for number in range(11, 1, -1)]
     assert "study s: 12 trials: 12 complete" in said
@@ -107,7 +90,7 @@ def test_of_many_trials_the_ten_best_are_shown(make_study):
     assert sum(numbers) in (99, 100, 101)
 
 
-def test_two_objectives_have_no_single_best(make_study):
+def test_two_objectives_have_no_single_best(make_study, end):
     study = make_study(cost="seconds")
     said = as_text(end(study, (0.5, 1.0), (0.75, 2.0), (0.25, 3.0)))
     assert rows(said)[0][:4] == ["1", "complete", "0.7500", "2.0000"]
@@ -116,12 +99,12 @@ def test_two_objectives_have_no_single_best(make_study):
     assert front in said
 
 
-def test_two_objectives_may_have_one_best(make_study):
+def test_two_objectives_may_have_one_best(make_study, end):
     said = as_text(end(make_study(cost="seconds"), (0.5, 2.0), (0.75, 1.0)))
     assert "`drtune study apply s` writes trial 1 into params.yaml" in said
 
 
-def test_a_fault_is_shown_as_it_was_told(make_study):
+def test_a_fault_is_shown_as_it_was_told(make_study, end):
     fault = "[red]rows[/red] [0, 1] :warning: of s.png"
     assert fault in as_text(end(make_study(), str(TrainingError(fault))))
 
