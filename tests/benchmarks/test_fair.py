@@ -4,10 +4,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from benchmarks import fair
-from benchmarks.harness import spread
 from drtune.config import DataSettings, TrainSettings, read_yaml
 from drtune.errors import ConfigError
-from drtune.files import write_json
 from drtune.methods import METHODS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,35 +68,3 @@ def test_the_pipeline_runs_every_row_and_set_of_the_table(plan):
     (out,) = stages["fair"]["outs"]
     name = next(iter(out)).replace("${item.set}", "toy").replace("${item.row.name}", "bss")
     assert name == str(fair.result("toy", "bss"))
-
-
-def run_of(accuracy, seconds, shifted=None):
-    return {
-        "test_accuracy": accuracy, "test_mean_per_class": accuracy - 0.1, "n": 100, "val_accuracy": 0.5,
-        "epoch": 3, "seconds": seconds, "peak_mb": 100 * seconds, "ood": shifted or {},
-        "corrupted": {"fog": accuracy - 0.2},
-    }  # fmt: skip
-
-
-def test_the_table_pairs_seeds_and_relates_cost_to_plain_fine_tuning(tmp_path, monkeypatch, plan):
-    monkeypatch.setattr(fair, "RESULTS", tmp_path)
-    rows = {name: plan["fair"]["rows"][name] for name in ("finetune", "dr_tune")}
-    small = {
-        "fair": plan["fair"]
-        | {"rows": rows, "sets": {"toy": {"shots": 5, "corruptions": ["fog"]}}, "seeds": [0, 1]}
-    }
-    plain = {"0": run_of(0.5, 1.0, {"art": 0.2}), "1": run_of(0.7, 2.0, {"art": 0.4})}
-    ours = {"0": run_of(0.6, 2.0, {"art": 0.5}), "1": run_of(0.9, 3.0, {"art": 0.5})}
-    for row, runs in (("finetune", plain), ("dr_tune", ours)):
-        write_json(fair.result("toy", row), {"runs": runs})
-    found = fair.table(small)
-    cell = found["dr_tune"]["toy"]
-    assert cell["test_accuracy"] == spread([0.6, 0.9])
-    assert cell["minus_plain"]["mean"] == 15.0
-    assert cell["seconds_over_plain"] == cell["peak_mb_over_plain"] == 1.75
-    assert found["finetune"]["toy"]["minus_plain"]["mean"] == 0.0
-    text = fair.markdown(found, small)
-    assert "| DR-Tune | 75.0 ± 21.2 | 75.0 | 65.0 | +15.0 | 50.0 | 55.0 | 1.75 | 1.75 |" in text
-    assert "| method | toy, 5 a class |" in text
-    axes = fair.picture(found, small).axes[0]
-    assert [tuple(line.get_xydata()[0]) for line in axes.lines] == [(1.0, 60.0), (1.75, 75.0)]
