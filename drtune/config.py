@@ -106,7 +106,8 @@ class TrainSettings(Settings):
     batch_norm: Literal["train", "eval"]
     head_init: Literal["normal", "zero", "bank"]
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None
-    monitor: Literal["accuracy", "loss"]
+    wise_ft: Annotated[float, Field(gt=0, lt=1)] | None
+    monitor: Literal["accuracy", "loss", "last"]
     precision: Literal["no", "fp16", "bf16"]
     deterministic: bool
     workers: Whole
@@ -207,11 +208,7 @@ MISSING = object()
 
 
 def parse_into(
-    parsed: dict[str, Settings],
-    faults: list[Fault],
-    name: str,
-    section: type[Settings],
-    value: Any,
+    parsed: dict[str, Settings], faults: list[Fault], name: str, section: type[Settings], value: Any
 ) -> None:
     """Parse one section into `parsed`, or append what is wrong with it to `faults`."""
     if value is MISSING:
@@ -286,12 +283,14 @@ def cross_faults(parsed: Mapping[str, Settings]) -> list[Fault]:
             if low > high:
                 faults.append((f"augment.{key}", f"lower end {low:g} exceeds upper end {high:g}"))
         if augment.crop_area[1] > 1:
-            faults.append(
-                ("augment.crop_area", f"upper end {augment.crop_area[1]:g} exceeds 1, the whole image")
-            )
+            text = f"upper end {augment.crop_area[1]:g} exceeds 1, the whole image"
+            faults.append(("augment.crop_area", text))
     if isinstance(train, TrainSettings):
         if train.optimizer == "sgd" and train.nesterov and train.momentum == 0:
             faults.append(("train.nesterov", "true needs train.momentum > 0, got 0; set one of the two"))
+        if train.wise_ft is not None and train.head_init != "bank":
+            text = f"{train.wise_ft:g} mixes in the start, a head of train.head_init: {train.head_init}"
+            faults.append(("train.wise_ft", f"{text}; set that to bank, or train.wise_ft to null"))
         active = parsed.get(f"methods.{train.method}")
         if active is not None and hasattr(active, "cross_faults"):
             faults += [(f"{key}", text) for key, text in active.cross_faults(train)]

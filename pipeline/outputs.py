@@ -32,7 +32,7 @@ def save(fitted: Fitted, params: Params, models: Path) -> None:
         "settings": params.method(train.method).model_dump(),
         "train": train.model_dump(),
         "best_epoch": fitted.progress.best_epoch,
-        "selected_on": f"validation {train.monitor}",
+        "selected_on": "nothing: the last" if train.monitor == "last" else f"validation {train.monitor}",
     }
     with replacing(models) as fresh:
         fresh.mkdir()

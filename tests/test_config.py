@@ -113,6 +113,11 @@ def test_a_method_adds_faults_between_settings(tmp_path):
             {"optimizer": "sgd", "momentum": 0.0},
             r"train\.nesterov  true needs train\.momentum > 0, got 0",
         ),
+        (
+            "train",
+            {"head_init": "normal", "wise_ft": 0.5},
+            r"train\.wise_ft  0\.5 mixes in the start, a head of train\.head_init: normal; set that to bank",
+        ),
     ],
 )
 def test_faults_between_settings(tmp_path, section, values, text):

@@ -26,7 +26,7 @@ VARIANTS = [
     {"train.method": "dr_tune"},
     {"train.method": "finetune", "train.optimizer": "adamw", "extract.views": 2, "train.ema_decay": 0.9},
     {"train.method": "linear_probe", "train.clip_norm": 1.0, "train.schedule_every": "epoch"},
-    {"train.method": "lp_ft"},
+    {"train.method": "lp_ft", "train.wise_ft": 0.5, "train.monitor": "last"},
     {"train.method": "sp", "methods.sp.penalty": "gl_sp_fisher", "methods.sp.fisher_samples": 4},
     {"train.method": "core_tuning"},
     {"train.method": "bi_tuning"},

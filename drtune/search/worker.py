@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -18,6 +18,7 @@ from drtune.search.study import Attempt, Pruned, Study
 from drtune.search.winner import edited
 from drtune.tracking.lifecycle import clear
 from drtune.tracking.stage_key import StageIdentity, stage_key, under
+from drtune.training.selection import Monitor, rank
 
 Run = Callable[[Attempt], Sequence[float]]
 KEY = "key.json"
@@ -128,7 +129,7 @@ class Score:
         monitor: `train.monitor`, which chooses the epoch.
     """
 
-    def __init__(self, attempt: Attempt, metric: str, monitor: Literal["accuracy", "loss"]) -> None:
+    def __init__(self, attempt: Attempt, metric: str, monitor: Monitor) -> None:
         self.attempt, self.metric, self.monitor = attempt, metric, monitor
         self.ended: list[float] = []
         self.best: Mapping[str, Any] | None = None
@@ -140,7 +141,7 @@ class Score:
         Raises:
             Pruned: the trial is not worth going on.
         """
-        if self.best is None or self._order(record) > self._order(self.best):
+        if self.best is None or rank(record, self.monitor) > rank(self.best, self.monitor):
             self.best = record
         self.step = self.offset + int(record["epoch"])
         self.attempt.report(mean([*self.ended, self.best[self.metric]]), self.step)
@@ -155,11 +156,6 @@ class Score:
     def value(self) -> float:
         """Mean over the trainings that ended."""
         return mean(self.ended)
-
-    def _order(self, record: Mapping[str, Any]) -> tuple[float, float]:
-        """What the loop compares: see `training.loop.Trainer.keep`."""
-        accuracy, loss = record["val_accuracy"], record["val_loss"]
-        return (accuracy, -loss) if self.monitor == "accuracy" else (-loss, accuracy)
 
 
 class Stopwatch:

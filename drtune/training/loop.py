@@ -1,7 +1,7 @@
 """The one loop every method runs in: phases x epochs x batches.
 
 It owns optimiser, schedule, precision, validation and checkpoints, and knows no tracker: it reports through
-`on_event(name, values, step)`. The test split never comes here; the best epoch is chosen on validation.
+`on_event(name, values, step)`. The test split never comes here; `selection.py` says which epoch is kept.
 """
 
 import math
@@ -27,6 +27,8 @@ from drtune.evaluation import predict, validation_scores
 from drtune.methods.contract import Method, Phase
 from drtune.training.checkpoint import Progress, read_checkpoint, restore, save_checkpoint
 from drtune.training.optimizers import build_optimizer, build_schedule
+from drtune.training.selection import rank
+from drtune.training.wise_ft import WeightEnsemble
 
 FLUSH_STEPS = 50
 """Steps between two transfers of the loss terms to the host."""
@@ -112,7 +114,11 @@ class Trainer:
         self.val = self.accelerator.prepare_data_loader(val, device_placement=False)
         decay = settings.ema_decay
         self.ema = None if decay is None else ModelEmaV3(unwrapped(self.model), decay=decay)
+        alpha = settings.wise_ft
+        self.ensemble = None if alpha is None else WeightEnsemble(unwrapped(self.model), alpha)
         method.prepare(self.model, bank, FirstEpoch(self.train, self.accelerator.device, hooks.on_prepare))
+        if self.ensemble is not None:
+            self.ensemble.begin(unwrapped(self.model))
         self.progress = Progress()
         self.last_saved = time.monotonic()
 
@@ -225,20 +231,23 @@ class Trainer:
         waiting.clear()
         return dict(zip(names, values.double().sum(dim=0).tolist(), strict=True))
 
+    def candidate(self) -> Classifier:
+        """The model that is validated and may be kept: with averaged weights where there are such."""
+        model = unwrapped(self.model if self.ema is None else self.ema.module)
+        return model if self.ensemble is None else self.ensemble.of(model)
+
     def validate(self) -> dict[str, float]:
-        """Scores on the validation split, of the averaged weights where there are such."""
-        model = self.model if self.ema is None else self.ema.module
-        return validation_scores(predict(model, self.val, self.accelerator.device))
+        """Scores on the validation split."""
+        return validation_scores(predict(self.candidate(), self.val, self.accelerator.device))
 
     def keep(self, record: dict[str, Any]) -> None:
         """Add an epoch to the history, report it, and keep its weights where they are the best so far."""
-        accuracy, loss = record["val_accuracy"], record["val_loss"]
-        score = (accuracy, -loss) if self.settings.monitor == "accuracy" else (-loss, accuracy)
+        score = rank(record, self.settings.monitor)
         self.progress.history.append(record)
         self.progress.epoch = record["epoch"]
         if not self.progress.best_score or score > self.progress.best_score:
-            source = unwrapped(self.model) if self.ema is None else self.ema.module
-            state = {name: value.detach().cpu().clone() for name, value in source.state_dict().items()}
+            weights = self.candidate().state_dict()
+            state = {name: value.detach().cpu().clone() for name, value in weights.items()}
             self.progress.best_epoch, self.progress.best_score = record["epoch"], score
             self.progress.best_state = state
         values = {name: value for name, value in record.items() if name != "phase"}

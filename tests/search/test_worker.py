@@ -371,6 +371,8 @@ HISTORY = [
         ("val_accuracy", "loss", [0.2, 0.6, 0.6, 0.6, 0.6]),
         ("val_loss", "accuracy", [1.5, 0.4, 0.3, 0.9, 0.9]),
         ("val_loss", "loss", [1.5, 0.4, 0.3, 0.3, 0.3]),
+        ("val_accuracy", "last", [0.2, 0.6, 0.6, 0.7, 0.7]),
+        ("val_loss", "last", [1.5, 0.4, 0.3, 0.9, 1.1]),
     ],
 )
 def test_the_value_is_the_metric_at_the_epoch_that_is_kept(metric, monitor, values):

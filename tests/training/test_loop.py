@@ -21,7 +21,7 @@ BASE = {
     "lr_backbone": 0.05, "lr_head": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.0,
     "decay_norm_and_bias": True, "schedule": "cosine", "schedule_every": "step", "warmup_epochs": 0.0,
     "label_smoothing": 0.0, "clip_norm": None, "batch_norm": "train", "head_init": "normal",
-    "lr_head_unit": "absolute", "ema_decay": None, "monitor": "accuracy", "precision": "no",
+    "lr_head_unit": "absolute", "ema_decay": None, "wise_ft": None, "monitor": "accuracy", "precision": "no",
     "deterministic": True, "workers": 0, "device": "cpu",
 }  # fmt: skip
 
@@ -144,13 +144,15 @@ def test_same_seed_twice_is_bit_identical(ema):
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize(("kill_at", "ema"), list(itertools.product([4, 6, 7, 10], [None, 0.9])))
-def test_a_killed_training_goes_on_bit_for_bit(tmp_path, kill_at, ema):
+AVERAGES = [{}, {"ema_decay": 0.9}, {"wise_ft": 0.5}, {"ema_decay": 0.9, "wise_ft": 0.5}]
+
+
+@pytest.mark.parametrize(("kill_at", "average"), list(itertools.product([4, 6, 7, 10], AVERAGES)))
+def test_a_killed_training_goes_on_bit_for_bit(tmp_path, kill_at, average):
     def start(hooks):
         model = classifier(dropout=0.3)
         torch.manual_seed(3)
-        s = settings(ema_decay=ema)
-        return trainer(model, hooks, TwoPhases(s), ema_decay=ema), model
+        return trainer(model, hooks, TwoPhases(settings()), **average), model
 
     whole, whole_model = start(Hooks())
     expected = whole.run()
@@ -223,6 +225,7 @@ def test_batch_norm_mode_decides_whether_statistics_move():
         ("accuracy", [(0.5, 1.0), (0.7, 2.0), (0.7, 1.5), (0.6, 0.1)], 3),
         ("loss", [(0.5, 1.0), (0.7, 2.0), (0.7, 1.5), (0.6, 0.1)], 4),
         ("accuracy", [(0.5, 1.0), (0.5, 1.0)], 1),
+        ("last", [(0.9, 0.1), (0.7, 0.2), (0.2, 3.0)], 3),
     ],
 )
 def test_best_epoch_is_chosen_on_validation_and_ties_go_to_the_other_score(monitor, scores, best):
@@ -269,3 +272,50 @@ def test_averaged_weights_are_the_ones_that_are_kept():
     done = t.run()
     assert torch.equal(done.best_state["head.weight"], t.ema.module.head.weight)
     assert not torch.equal(done.best_state["head.weight"], t.model.head.weight)
+
+
+def test_wise_ft_keeps_the_weights_between_start_and_end_and_trains_as_without():
+    model = classifier()
+    start = {name: value.clone() for name, value in model.state_dict().items()}
+    t = trainer(model, wise_ft=0.75, monitor="last")
+    done = t.run()
+    plain = trainer(classifier(), monitor="last").run()
+    for name, end in plain.best_state.items():
+        assert torch.equal(t.model.state_dict()[name], end), "training itself goes on as it would"
+        if end.is_floating_point():
+            torch.testing.assert_close(done.best_state[name], 0.25 * start[name] + 0.75 * end)
+        else:
+            assert torch.equal(done.best_state[name], end)
+    assert [r["train_loss"] for r in done.history] == [r["train_loss"] for r in plain.history]
+    assert done.history[-1]["val_loss"] != plain.history[-1]["val_loss"], "what is kept is what is validated"
+
+
+def test_wise_ft_leaves_a_start_that_is_kept_as_it_is():
+    record = {"epoch": 0, "phase": "start", "train_loss": 0.0, "val_accuracy": 1.0, "val_loss": -1.0}
+    model, s = classifier(), settings(wise_ft=0.5)
+    start = {name: value.clone() for name, value in model.state_dict().items()}
+    method = FineTune(FineTuneSettings(), s)
+    done = Trainer(model, method, None, *loaders(), s, Hooks(), start=record).run()
+    assert done.best_epoch == 0
+    assert all(torch.equal(value, start[name]) for name, value in done.best_state.items())
+
+
+class Doubling(FineTune):
+    """Changes the model in `prepare`, and hangs a list on it that grows with every pass."""
+
+    def prepare(self, model, bank, batches):
+        self.seen = []
+        model.encoder[0].register_forward_hook(lambda *_: self.seen.append(1))
+        with torch.no_grad():
+            model.encoder[5].weight.mul_(2)
+
+
+def test_wise_ft_starts_from_the_prepared_model_and_leaves_its_hooks_alone():
+    s = settings(wise_ft=0.5, monitor="last", epochs=1)
+    method, model = Doubling(FineTuneSettings(), s), classifier()
+    doubled = 2 * model.encoder[5].weight.detach().clone()
+    t = Trainer(model, method, None, *loaders(), s, Hooks())
+    done = t.run()
+    expected = (doubled + model.encoder[5].weight) / 2
+    torch.testing.assert_close(done.best_state["encoder.5.weight"], expected)
+    assert len(method.seen) == 3, "validation of the ensemble does not pass through the trained model"

@@ -1,0 +1,25 @@
+import pytest
+
+from drtune.training.selection import rank
+
+
+def record(epoch, accuracy, loss):
+    return {"epoch": epoch, "val_accuracy": accuracy, "val_loss": loss}
+
+
+HISTORY = [
+    record(0, 0.9, 0.3),
+    record(1, 0.5, 0.2),
+    record(2, 0.9, 0.2),
+    record(3, 0.9, 0.2),
+    record(4, 0.8, 9.0),
+]
+
+
+@pytest.mark.parametrize(
+    ("monitor", "order"),
+    [("accuracy", [2, 3, 0, 4, 1]), ("loss", [2, 3, 1, 0, 4]), ("last", [4, 3, 2, 1, 0])],
+)
+def test_epochs_are_in_the_order_of_what_is_monitored_and_equals_in_that_of_time(monitor, order):
+    ranked = sorted(HISTORY, key=lambda one: rank(one, monitor), reverse=True)
+    assert [one["epoch"] for one in ranked] == order
