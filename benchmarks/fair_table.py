@@ -12,7 +12,6 @@ from benchmarks.fair import result
 from benchmarks.harness import spread
 from drtune.config import read_yaml
 from drtune.files import read_json, replacing, write_json
-from drtune.plots.scales import mark_decades
 from drtune.plots.style import BLUE, GREY, new_figure, save, styled
 
 TABLE, TEXT, PICTURE = (Path(f"benchmarks/fair.{ending}") for ending in ("json", "md", "png"))
@@ -21,6 +20,8 @@ AGAINST = {"plain": "finetune", "LP-FT": "lp_ft"}
 
 SHIFTS = {"ood": "sets drawn otherwise", "corrupted": "corruptions of ImageNet-C, mean of the severities"}
 """Test sets that differ from the training images."""
+
+TICKS = (0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10)
 
 Run = Mapping[str, Any]
 """One seed of one row on one set, as `fair.on_test` returns it."""
@@ -180,7 +181,9 @@ def picture(rows: Mapping[str, Any], plan: Mapping[str, Any]) -> Any:
             arrowprops=line,
         )
     times = [time for _, time, _ in dots]
-    mark_decades(axes.xaxis, min(times), max(times))
+    ticks = [tick for tick in TICKS if min(times) <= tick <= max(times)]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.set_xticks([], minor=True)
     axes.margins(x=0.08, y=0.08)
     axes.set(xlabel="time of a training, in trainings of plain fine-tuning", ylabel="test accuracy (%)")
     axes.set_title(f"Mean of {', '.join(plan['fair']['sets'])}; {len(plan['fair']['seeds'])} seeds")
