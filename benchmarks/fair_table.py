@@ -107,18 +107,17 @@ def accuracies(rows: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
     """Test accuracy on each set, and what it costs."""
     fair = plan["fair"]
     sets = [f"{name}, {about['shots'] or 'all'} a class" for name, about in fair["sets"].items()]
-    minus = [f"minus {name}" for name in AGAINST]
     lines = []
     for row, found in rows.items():
         every = found["overall"]
         cells = [written(one["test_accuracy"]) for one in found["sets"].values()]
         cells += [written(every[what]) for what in ("test_accuracy", "test_mean_per_class")]
         cells += [
-            written(every[name], "+") if row != AGAINST[key] else ""
-            for key, name in zip(AGAINST, minus, strict=True)
+            written(every[f"minus {name}"], "+") if row != other else "" for name, other in AGAINST.items()
         ]
         cells += [f"{every[f'{cost}_over_plain']:.2f}" for cost in ("seconds", "peak_mb")]
         lines.append([fair["rows"][row]["title"], *cells])
+    minus = [f"minus {name}" for name in AGAINST]
     return grid(["method", *sets, "mean", "per class", *minus, "time", "memory"], lines)
 
 
@@ -127,13 +126,14 @@ def shifts(rows: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
     tables = []
     for kind, title in SHIFTS.items():
         names = next(iter(rows.values()))["overall"][kind]
+        if not names:
+            continue
         lines = []
         for row, found in rows.items():
             cells = found["overall"][kind].values()
-            middle = f"{mean(cell['mean'] for cell in cells):.1f}" if cells else ""
+            middle = f"{mean(cell['mean'] for cell in cells):.1f}"
             lines.append([plan["fair"]["rows"][row]["title"], *map(written, cells), middle])
-        if names:
-            tables.append(f"Test accuracy, %, {title}:\n\n" + grid(["method", *names, "mean"], lines))
+        tables.append(f"Test accuracy, %, {title}:\n\n" + grid(["method", *names, "mean"], lines))
     return "\n".join(tables)
 
 

@@ -2,18 +2,8 @@ import pytest
 
 from drtune.training.selection import rank
 
-
-def record(epoch, accuracy, loss):
-    return {"epoch": epoch, "val_accuracy": accuracy, "val_loss": loss}
-
-
-HISTORY = [
-    record(0, 0.9, 0.3),
-    record(1, 0.5, 0.2),
-    record(2, 0.9, 0.2),
-    record(3, 0.9, 0.2),
-    record(4, 0.8, 9.0),
-]
+SCORES = [(0.9, 0.3), (0.5, 0.2), (0.9, 0.2), (0.9, 0.2), (0.8, 9.0)]
+HISTORY = [{"epoch": e, "val_accuracy": a, "val_loss": loss} for e, (a, loss) in enumerate(SCORES)]
 
 
 @pytest.mark.parametrize(
