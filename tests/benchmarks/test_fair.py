@@ -52,6 +52,12 @@ def test_every_trial_of_a_row_is_another_training_and_all_rows_have_as_many(plan
         assert len(rates) >= 2, name
 
 
+def test_what_a_set_sets_holds_on_that_set_alone(plan):
+    own = fair.fixed(plan["fair"]["rows"]["l2_sp_fisher"])
+    found = [fair.settings(plan, fair.cut(plan, name, 0) | own) for name in ("omniglot104", "trashnet6")]
+    assert [params.method("sp").fisher_samples for params in found] == [32, 256]
+
+
 def test_another_number_of_trials_is_refused(plan):
     row = plan["fair"]["rows"]["finetune"]
     with pytest.raises(ConfigError, match="'plain fine-tuning' has 4 combinations, fair.trials allows 5"):
