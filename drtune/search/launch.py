@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from textwrap import fill
 
+from filelock import FileLock
+
 from drtune.config import Params, TrainSettings, load, missing_paths
 from drtune.errors import ConfigError, StudyError
 from drtune.faults import render
@@ -28,7 +30,7 @@ from drtune.search.worker import made_with, study_folder, tidy, training_folder,
 from drtune.tracking.lifecycle import Stopped, stopping
 from drtune.tracking.mlflow_study import StudyRun
 from drtune.tracking.record import collect
-from drtune.tracking.stage_key import current_stage_key, stage_key
+from drtune.tracking.stage_key import StageIdentity, current_stage_key, stage_key
 from drtune.tracking.store import scrub
 
 log = logging.getLogger(__name__)
@@ -107,14 +109,29 @@ def run_study(root: Path, order: Order, say: Say) -> Study:
 
 def opened(params: Params, storage: Storage, order: Order, say: Say) -> Study:
     """The study of these settings, after the stages before training were brought up to date."""
-    say("stages before training: dvc repro extract")
-    done = subprocess.run([sys.executable, "-m", "dvc", "repro", "--quiet", BEFORE], check=False)
-    if done.returncode:
-        raise StudyError("the stages before training failed, see above; mend that and run again")
-    identity = keyed(current_stage_key(Path.cwd(), STAGE))
+    say(f"stages before training: dvc repro {BEFORE}")
+    identity = keyed(brought_up_to_date(Path.cwd()))
     design = design_of(params, identity.entry)
     name = order.name or f"{params[TrainSettings].method}-{design.fingerprint()[:SHORT]}"
     return begin(storage, name, design, order.trials or design.settings.trials)
+
+
+def brought_up_to_date(project: Path) -> StageIdentity | None:
+    """Run the stages before training and return the train stage as it stands then.
+
+    Commands that begin in one folder at once, as the containers of `--scale worker=4` do, take turns: DVC
+    itself refuses all but the first.
+
+    Raises:
+        StudyError: a stage failed; it and DVC have said why.
+    """
+    lock = project / ".drtune" / "stages.lock"
+    lock.parent.mkdir(exist_ok=True)
+    with FileLock(lock):
+        done = subprocess.run([sys.executable, "-m", "dvc", "repro", BEFORE], cwd=project, check=False)
+        if done.returncode:
+            raise StudyError("the stages before training failed, see above; mend that and run again")
+        return current_stage_key(project, STAGE)
 
 
 def trials_left(study: Study) -> int:

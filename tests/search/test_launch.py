@@ -1,5 +1,7 @@
 import logging
 import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -243,7 +245,8 @@ def stages(home, monkeypatch):
             }
             cls.identity = StageIdentity(stage_key(entry), deps, ("models",), entry)
 
-    def run(command, check):
+    def run(command, cwd, check):
+        assert cwd == Path.cwd()
         Stages.commands.append(command[1:])
         return subprocess.CompletedProcess(command, Stages.code)
 
@@ -263,7 +266,7 @@ def begun(home, sqlite_url):
 
 def test_the_stages_before_training_come_first(begun, stages, capsys):
     begun()
-    assert stages.commands == [["-m", "dvc", "repro", "--quiet", "extract"]]
+    assert stages.commands == [["-m", "dvc", "repro", "extract"]]
     assert capsys.readouterr().out == "stages before training: dvc repro extract\n"
     stages.code = 1
     with pytest.raises(StudyError, match="the stages before training failed, see above; mend that and run"):
@@ -271,6 +274,22 @@ def test_the_stages_before_training_come_first(begun, stages, capsys):
     stages.code, stages.identity = 0, None
     with pytest.raises(StudyError, match="the train stage has no key here; run this in the project's folder"):
         begun()
+
+
+def test_commands_that_begin_at_once_bring_the_stages_up_to_date_in_turn(begun, stages, monkeypatch):
+    inside, most = [], []
+
+    def run(command, cwd, check):
+        inside.append(command)
+        most.append(len(inside))
+        time.sleep(0.1)
+        inside.pop()
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(launch.subprocess, "run", run)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(launch.brought_up_to_date, [Path.cwd()] * 4))
+    assert (most, found) == ([1] * 4, [stages.identity] * 4)
 
 
 def test_a_study_is_named_after_the_method_and_what_it_is_about(begun, stages, tiny_params):
