@@ -42,7 +42,7 @@ def settings(plan: Mapping[str, Any], change: Mapping[str, Any]) -> Params:
 
 
 def cut(plan: Mapping[str, Any], name: str, seed: int) -> dict[str, Any]:
-    """The settings that name a set, its size, its corruptions and a seed, and what is set for all rows on it."""
+    """The settings that name a set, its size, its corruptions and a seed, and those that the set brings."""
     about = plan["fair"]["sets"][name]
     own = {"data.shots": about["shots"], "evaluate.corruptions": about["corruptions"], **about.get("set", {})}
     return {"data.path": f"benchmarks/images/{name}", **own, **seeded(seed)}
