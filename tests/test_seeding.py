@@ -32,5 +32,6 @@ def test_seed_everything_reaches_all_generators():
         draws.append((random.random(), float(np.random.rand()), float(torch.rand(()))))
     assert draws[0] == draws[1]
     assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.utils.deterministic.fill_uninitialized_memory
     seed_everything(7, deterministic=False)
     assert not torch.are_deterministic_algorithms_enabled()
