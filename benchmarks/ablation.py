@@ -4,7 +4,8 @@
 
 Every row has the same images, augmentation, batches and number of steps; the epoch is chosen on validation
 and the test split is opened once a row. `tune` chooses optimiser, rate and batch norm mode of plain
-fine-tuning on validation of a cut of its own; the rows of DR-Tune run with the shipped settings as they are.
+fine-tuning, and alike of DR-Tune, on validation of a cut of its own; all other rows of DR-Tune run with the
+shipped settings as they are.
 """
 
 import argparse
@@ -43,7 +44,7 @@ GRID: list[dict[str, Any]] = [
         ("sgd", 0.01, "train"),
     )
 ]
-"""What plain fine-tuning is tuned over: the best found for it and for DR-Tune in earlier trials."""
+"""What a tuned row tries: the best found for plain fine-tuning and for DR-Tune in earlier trials."""
 
 
 def dr(**parts: Any) -> dict[str, Any]:
@@ -55,6 +56,7 @@ def dr(**parts: Any) -> dict[str, Any]:
 TUNED = "plain fine-tuning"
 PROBE = "linear probe"
 FULL = "DR-Tune"
+FULL_TUNED = "DR-Tune, tuned as plain fine-tuning is"
 ROWS: dict[str, dict[str, Any]] = {
     PROBE: {"train.method": "linear_probe", **SOLVED},
     TUNED: PLAIN,
@@ -65,13 +67,18 @@ ROWS: dict[str, dict[str, Any]] = {
     "DR-Tune, + translation": dr(rotation="off", confidence="off"),
     "DR-Tune, + translation, confidence": dr(rotation="off"),
     FULL: dr(),
+    FULL_TUNED: dr(),
 }
+TRIED: tuple[str, ...] = (TUNED, FULL_TUNED)
+"""The rows that are tuned, each with the same trials."""
 
 
 def cut(name: str, shots: str, seed: int) -> dict[str, Any]:
-    """The settings that name a set, its size and a seed."""
+    """The settings that name a set, its size with the epochs that go with it, and a seed."""
     few = None if shots == "full" else int(shots)
-    return {"data.path": f"benchmarks/images/{name}", "data.shots": few, **seeded(seed)}
+    place = {"data.path": f"benchmarks/images/{name}", "data.shots": few, **seeded(seed)}
+    epochs = read_yaml(Path("benchmarks/params.yaml"))["ablation"]["epochs"]
+    return place | ({"train.epochs": epochs[shots]} if shots in epochs else {})
 
 
 def settings(change: Mapping[str, Any]) -> Params:
@@ -102,46 +109,69 @@ def on_test(change: dict[str, Any], task: Task) -> dict[str, float]:
 
 
 def tune(name: str, shots: str, seed: int) -> dict[str, Any]:
-    """Try `GRID` for plain fine-tuning on the validation split of one cut."""
+    """Try `GRID` for each row of `TRIED` on the validation split of one cut."""
     place = cut(name, shots, seed)
     with tempfile.TemporaryDirectory() as folder:
         task = make_task(settings(place), Path(folder))
-        scores = run_all(best_on_validation, [(place | ROWS[TUNED] | trial, task) for trial in GRID])
-    trials = [
-        trial | {"val_accuracy": accuracy, "val_loss": -loss}
-        for trial, (accuracy, loss) in zip(GRID, scores, strict=True)
-    ]
-    chosen = max(range(len(GRID)), key=lambda i: scores[i])
-    return {"chosen": GRID[chosen], "seed": seed, "trials": trials}
+        calls = [(place | ROWS[row] | trial, task) for row in TRIED for trial in GRID]
+        scores = run_all(best_on_validation, calls)
+    found = {row: scores[i * len(GRID) : (i + 1) * len(GRID)] for i, row in enumerate(TRIED)}
+    return {"seed": seed, **{row: judged(values) for row, values in found.items()}}
+
+
+def judged(scores: list[tuple[float, float]]) -> dict[str, Any]:
+    """The trials of `GRID` with their (accuracy, -loss) on validation, and the best of them."""
+    best = max(range(len(GRID)), key=lambda i: scores[i])
+    pairs = zip(GRID, scores, strict=True)
+    trials = [trial | {"val_accuracy": accuracy, "val_loss": -loss} for trial, (accuracy, loss) in pairs]
+    return {"chosen": GRID[best], "trials": trials}
 
 
 def compare(name: str, shots: str, seed: int, tuned: Mapping[str, Any]) -> dict[str, Any]:
-    """Every row on one cut."""
+    """Every row on one cut, those of `TRIED` with the settings that `tune` chose; equal rows are run once."""
     place = cut(name, shots, seed)
-    changes = {row: place | change | (tuned if row == TUNED else {}) for row, change in ROWS.items()}
-    different = [change for i, change in enumerate(changes.values()) if change not in [*changes.values()][:i]]
+    chosen = {row: tuned[row]["chosen"] for row in TRIED}
+    changes = {row: place | change | chosen.get(row, {}) for row, change in ROWS.items()}
+    resolved = {row: settings(change).raw for row, change in changes.items()}
+    first = {row: next(other for other in ROWS if resolved[other] == resolved[row]) for row in ROWS}
+    different = [row for row in ROWS if first[row] == row]
     with tempfile.TemporaryDirectory() as folder:
         task = make_task(settings(place), Path(folder))
-        found = run_all(on_test, [(change, task) for change in different])
-    return {row: found[different.index(change)] for row, change in changes.items()}
+        found = run_all(on_test, [(changes[row], task) for row in different])
+    scores = dict(zip(different, found, strict=True))
+    return {row: scores[first[row]] for row in ROWS}
 
 
 def table(sets: list[str], shots: list[Any], seeds: list[int]) -> dict[str, Any]:
-    """Accuracy of each row and its paired differences, by set and size."""
-    rows: dict[str, Any] = {}
-    for size in shots:
-        for name in sets:
-            runs = [read_json(result(name, str(size), seed)) for seed in seeds]
-            accuracy = {row: [run[row]["test_accuracy"] for run in runs] for row in ROWS}
-            rows[f"{name}, {size} a class" if size != "full" else f"{name}, all images"] = {
-                row: spread(values)
-                | {
-                    f"minus {other}": spread([a - b for a, b in zip(values, accuracy[against], strict=True)])
-                    for other, against in (("tuned fine-tuning", TUNED), (PROBE, PROBE))
-                }
-                for row, values in accuracy.items()
-            }
-    return rows
+    """Accuracy of each row and its paired differences, by size and set, over the cuts that have been run."""
+    found: dict[str, Any] = {}
+    for size in map(str, shots):
+        cuts = {
+            name: [place for seed in seeds if (place := result(name, size, seed)).is_file()] for name in sets
+        }
+        done = {
+            name: column([read_json(place) for place in places]) for name, places in cuts.items() if places
+        }
+        if done:
+            found["all images" if size == "full" else f"{size} images a class"] = done
+    return found
+
+
+def column(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Spread of each row over the cuts of one set, and of its differences on the same cut."""
+    accuracy = {row: [run[row]["test_accuracy"] for run in runs] for row in ROWS}
+    against = {"tuned fine-tuning": accuracy[TUNED], "linear probe": accuracy[PROBE]}
+    return {
+        row: spread(values)
+        | {f"minus {other}": paired(values, theirs) for other, theirs in against.items()}
+        | {"minus the better": paired(values, max(accuracy[TUNED], accuracy[PROBE], key=mean))}
+        for row, values in accuracy.items()
+    }
+
+
+def paired(ours: list[float], theirs: list[float]) -> dict[str, float]:
+    """Spread of the differences between two rows."""
+    return spread([a - b for a, b in zip(ours, theirs, strict=True)])
 
 
 def result(name: str, shots: str, seed: int) -> Path:
@@ -150,21 +180,27 @@ def result(name: str, shots: str, seed: int) -> Path:
 
 
 def tuning(name: str, shots: str) -> Path:
-    """Where the settings chosen for plain fine-tuning on a set of one size lie."""
+    """Where the settings chosen on a set of one size lie."""
     return RESULTS / f"{name}-{shots}-tuned.json"
 
 
-def show(rows: Mapping[str, Any]) -> None:
-    """Print the table as Markdown, and how DR-Tune stands against the better of the two baselines."""
-    print("| test accuracy, mean ± standard deviation | " + " | ".join(rows) + " | mean |")
-    print("|---" * (len(rows) + 2) + "|")
-    for row in ROWS:
-        cells = [found[row] for found in rows.values()]
-        line = " | ".join(f"{cell['mean']:.1f} ± {cell['std']:.1f}" for cell in cells)
-        print(f"| {row} | {line} | {mean(cell['mean'] for cell in cells):.1f} |")
-    gains = [found[FULL]["mean"] - max(found[TUNED]["mean"], found[PROBE]["mean"]) for found in rows.values()]
-    line = ", ".join(f"{name} {gain:+.1f}" for name, gain in zip(rows, gains, strict=True))
-    print(f"\n{FULL} minus the better of `{TUNED}` and `{PROBE}`: {line}; mean {mean(gains):+.1f} points")
+def show(found: Mapping[str, Any]) -> None:
+    """Print a table a size as Markdown, and how DR-Tune stands against the better of the two baselines."""
+    for size, columns in found.items():
+        heads = [f"{name}, n = {rows[FULL]['n']}" for name, rows in columns.items()]
+        print(f"\n| test accuracy, {size} | " + " | ".join(heads) + " | mean |")
+        print("|---" * (len(columns) + 2) + "|")
+        for row in ROWS:
+            print_row(row, [rows[row] for rows in columns.values()], "")
+        for row in (FULL, FULL_TUNED):
+            better = [rows[row]["minus the better"] for rows in columns.values()]
+            print_row(f"{row}, minus the better of `{TUNED}` and `{PROBE}`", better, "+")
+
+
+def print_row(title: str, cells: list[dict[str, float]], sign: str) -> None:
+    """Print one line of Markdown: mean ± standard deviation of each set, and the mean of the means."""
+    line = " | ".join(f"{cell['mean']:{sign}.1f} ± {cell['std']:.1f}" for cell in cells)
+    print(f"| {title} | {line} | {mean(cell['mean'] for cell in cells):{sign}.1f} |")
 
 
 def main() -> None:
@@ -179,8 +215,7 @@ def main() -> None:
     if given.what == "tune":
         write_json(tuning(given.set, given.shots), tune(given.set, given.shots, plan["tuning_seed"]))
     elif given.what == "compare":
-        chosen = read_json(tuning(given.set, given.shots))["chosen"]
-        found = compare(given.set, given.shots, given.seed, chosen)
+        found = compare(given.set, given.shots, given.seed, read_json(tuning(given.set, given.shots)))
         write_json(result(given.set, given.shots, given.seed), found)
     else:
         rows = table(plan["sets"], plan["shots"], plan["seeds"])

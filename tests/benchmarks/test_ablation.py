@@ -4,8 +4,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from benchmarks import ablation
-from benchmarks.ablation import FULL, GRID, PLAIN, PROBE, ROWS, TUNED, cut, settings
-from drtune.config import DataSettings, TrainSettings
+from benchmarks.ablation import FULL, FULL_TUNED, GRID, PLAIN, PROBE, ROWS, TRIED, TUNED, cut, settings
+from drtune.config import DataSettings, TrainSettings, read_yaml
 from drtune.files import write_json
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,9 +24,10 @@ def resolved(row, change=None):
 
 def test_every_row_is_a_training_of_its_own_but_for_what_tuning_adds():
     found = {row: resolved(row) for row in ROWS}
-    same = {TUNED, "plain fine-tuning with DR-Tune's settings"}
-    different = [str(value) for row, value in found.items() if row not in same]
+    different = [str(value) for row, value in found.items() if row not in TRIED]
     assert len(set(different)) == len(different) == len(ROWS) - 2
+    assert str(found[TUNED]) == str(found["plain fine-tuning with DR-Tune's settings"])
+    assert str(found[FULL_TUNED]) == str(found[FULL])
     assert len({train.epochs * 1000 + train.batch_size for train, _ in found.values()}) == 1
 
 
@@ -34,7 +35,7 @@ def test_the_rows_of_dr_tune_add_one_part_at_a_time():
     parts = [
         (method.rotation != "off", method.translation, method.confidence != "off" and method.translation)
         for row in ROWS
-        if row.startswith(FULL)
+        if row.startswith(FULL) and row not in TRIED
         for _, method in [resolved(row)]
     ]
     rotation, translation, confidence = (True, False, False), (False, True, False), (False, True, True)
@@ -53,11 +54,58 @@ def test_tuning_tries_what_is_shipped_and_more():
     assert (shipped.optimizer, shipped.lr_backbone, shipped.batch_norm) in tried
 
 
+def test_each_tuned_row_takes_its_own_best_trial(tmp_path, monkeypatch):
+    """Scores stand in for trainings: accuracy, then loss, and each row on its own."""
+    monkeypatch.setattr(ablation, "make_task", lambda params, folder: None)
+    plain, ours = [(0.5, -1.0), (0.7, -0.9), (0.7, -0.8), (0.6, -0.1)], [(0.9, -1.0)] + [(0.8, -0.5)] * 3
+    rates = []
+
+    def run_all(job, calls):
+        rates.extend((change["train.method"], change["train.lr_backbone"]) for change, _ in calls)
+        return plain + ours
+
+    monkeypatch.setattr(ablation, "run_all", run_all)
+    found = ablation.tune("toy", "40", 7)
+    assert rates == [(method, g["train.lr_backbone"]) for method in ("finetune", "dr_tune") for g in GRID]
+    assert (found["seed"], found[TUNED]["chosen"], found[FULL_TUNED]["chosen"]) == (7, GRID[2], GRID[0])
+    assert found[TUNED]["trials"][1] == GRID[1] | {"val_accuracy": 0.7, "val_loss": 0.9}
+
+
+def test_rows_that_came_out_equal_are_trained_once(monkeypatch):
+    monkeypatch.setattr(ablation, "make_task", lambda params, folder: None)
+    trained = []
+
+    def run_all(job, calls):
+        trained.extend(change for change, _ in calls)
+        return [{"number": i} for i in range(len(calls))]
+
+    monkeypatch.setattr(ablation, "run_all", run_all)
+    tuned = {
+        TUNED: {"chosen": GRID[2]},
+        FULL_TUNED: {"chosen": GRID[0]},
+    }  # the first of the grid is as shipped
+    found = ablation.compare("toy", "40", 3, tuned)
+    assert list(found) == list(ROWS)
+    assert len(trained) == len(ROWS) - 1
+    assert found[FULL_TUNED] == found[FULL]
+    (sgd,) = [change for change in trained if change.get("train.optimizer") == "sgd"]
+    assert (sgd["train.method"], sgd["data.seed"]) == ("finetune", 3)
+
+
 def test_a_cut_names_set_size_and_seed():
     params = settings(cut("toy", "full", 3) | PLAIN)
     assert params[DataSettings].path == "benchmarks/images/toy"
     assert params[DataSettings].shots is None
     assert params[DataSettings].seed == params[TrainSettings].seed == 3
+
+
+def test_a_size_may_have_epochs_of_its_own_the_same_for_every_row():
+    plan = read_yaml(ROOT / "benchmarks/params.yaml")
+    epochs = {
+        shots: {settings(cut("toy", shots, 0) | change)[TrainSettings].epochs for change in ROWS.values()}
+        for shots in ("40", "full")
+    }
+    assert epochs == {"40": {plan["base"]["train.epochs"]}, "full": {plan["ablation"]["epochs"]["full"]}}
 
 
 def test_the_table_pairs_runs_of_one_seed(tmp_path, monkeypatch, capsys):
@@ -67,16 +115,22 @@ def test_the_table_pairs_runs_of_one_seed(tmp_path, monkeypatch, capsys):
         runs[FULL]["test_accuracy"] = 0.6 + shift + 0.02 * seed
         runs[PROBE]["test_accuracy"] = 0.55 + shift
         write_json(tmp_path / f"toy-40-{seed}.json", runs)
-    rows = ablation.table(["toy"], [40], [0, 1])
-    full = rows["toy, 40 a class"][FULL]
+    found = ablation.table(["toy", "other"], [40, "full"], [0, 1, 2])
+    assert {size: list(columns) for size, columns in found.items()} == {"40 images a class": ["toy"]}
+    full = found["40 images a class"]["toy"][FULL]
     assert (full["mean"], full["n"]) == (71.0, 2)
     assert full["std"] == pytest.approx(15.56, abs=0.01)
     gain = full["minus tuned fine-tuning"]
     assert (gain["mean"], gain["std"]) == (11.0, pytest.approx(1.41, abs=0.01))
-    ablation.show(rows)
-    said = capsys.readouterr().out
+    ablation.show(found)
+    said = capsys.readouterr().out.splitlines()
+    assert "| test accuracy, 40 images a class | toy, n = 2 | mean |" in said
     assert "| DR-Tune | 71.0 ± 15.6 | 71.0 |" in said
-    assert "toy, 40 a class +6.0; mean +6.0 points" in said
+    ends = "minus the better of `plain fine-tuning` and `linear probe`"
+    assert said[-2:] == [
+        f"| DR-Tune, {ends} | +6.0 ± 1.4 | +6.0 |",
+        f"| {FULL_TUNED}, {ends} | -5.0 ± 0.0 | -5.0 |",
+    ]
 
 
 def test_the_pipeline_runs_every_cut_that_the_table_reads():
