@@ -27,6 +27,9 @@ Key = tuple[int, int]
 Item = tuple[Tensor, int, int, int]
 """(image [3, H, W], label, row, view)"""
 
+KEPT_BYTES = 512 * 1024**2
+"""Batches of a validation split up to this size stay in memory: 890 images of 224 px."""
+
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
@@ -179,6 +182,52 @@ def eval_loader(
 ) -> DataLoader[Batch]:
     """All rows in order, through a transform that draws nothing."""
     return loader(Views(split, transform, None, False), InOrder(len(split), batch_size, 0), workers)
+
+
+class KeptBatches:
+    """A loader whose passes are all the same: decoded once, then yielded from memory where they fit.
+
+    Only a pass that was run to its end is kept; who iterates must leave the tensors as they are.
+
+    Args:
+        loader: of batches.
+        limit: bytes that are kept at most; a larger split is decoded in every pass.
+    """
+
+    def __init__(self, loader: Any, limit: int = KEPT_BYTES) -> None:
+        self.loader, self.limit = loader, limit
+        self.kept: list[Batch] | None = None
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self.kept is not None:
+            yield from self.kept
+            return
+        kept: list[Batch] = []
+        size = 0
+        for batch in undisturbing(self.loader):
+            size += sum(part.nbytes for part in batch)
+            if size > self.limit:
+                kept.clear()
+            else:
+                kept.append(batch)
+            yield batch
+        if size <= self.limit:
+            self.kept = kept
+
+
+def undisturbing(loader: Any) -> Iterator[Batch]:
+    """The batches of a loader, which may draw seeds for its workers, with the global generator left alone."""
+    with seeded(0):
+        batches = iter(loader)
+    while True:
+        with seeded(0):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch
 
 
 def loader(views: Views, batches: Sampler[list[Key]], workers: int) -> DataLoader[Batch]:

@@ -21,7 +21,7 @@ from drtune.backbones.classifier import Classifier, unwrapped
 from drtune.banks.bank import FeatureBank
 from drtune.config import TrainSettings
 from drtune.data.batch import Batch
-from drtune.data.loaders import set_epoch
+from drtune.data.loaders import KeptBatches, set_epoch
 from drtune.errors import TrainingError
 from drtune.evaluation import predict, validation_scores
 from drtune.methods.contract import Method, Phase
@@ -111,7 +111,7 @@ class Trainer:
         self.settings, self.hooks, self.method = settings, hooks, method
         self.model: nn.Module = self.accelerator.prepare(model)
         self.train = self.accelerator.prepare_data_loader(train, device_placement=False)
-        self.val = self.accelerator.prepare_data_loader(val, device_placement=False)
+        self.val = KeptBatches(self.accelerator.prepare_data_loader(val, device_placement=False))
         decay = settings.ema_decay
         self.ema = None if decay is None else ModelEmaV3(unwrapped(self.model), decay=decay)
         alpha = settings.wise_ft

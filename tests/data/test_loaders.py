@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from drtune.config import AugmentSettings
 from drtune.data.loaders import (
     EpochBatches,
+    KeptBatches,
     eval_loader,
     processors,
     seeded,
@@ -207,3 +208,62 @@ def test_items_survive_pickling(split):
     copy = pickle.loads(pickle.dumps(views))
     assert torch.equal(copy[(1, 3)][0], views[(1, 3)][0])
     assert copy[(1, 3)][1:] == (0, 3, 0)
+
+
+class Counted:
+    """A loader that counts the batches it was asked for."""
+
+    def __init__(self, batches):
+        self.batches, self.asked = batches, 0
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __iter__(self):
+        for batch in self.batches:
+            self.asked += 1
+            yield batch
+
+
+@pytest.fixture
+def counted(split):
+    return Counted(list(eval_loader(split, eval_transform(SPEC), batch_size=4, workers=0)))
+
+
+def same(found, expected):
+    pairs = zip(found, expected, strict=True)
+    return all(torch.equal(a, b) for one, other in pairs for a, b in zip(one, other, strict=True))
+
+
+def test_a_pass_that_fits_is_asked_for_once(counted):
+    kept = KeptBatches(counted)
+    assert len(kept) == len(counted) == 3
+    assert all(same(kept, counted.batches) for _ in range(3))
+    assert counted.asked == 3
+
+
+def test_a_pass_over_the_limit_is_decoded_anew_and_not_held(counted):
+    size = sum(part.nbytes for batch in counted.batches for part in batch)
+    for limit, asked in ((size, 3), (size - 1, 6)):
+        counted.asked = 0
+        kept = KeptBatches(counted, limit)
+        assert same(kept, counted.batches)
+        assert same(kept, counted.batches)
+        assert counted.asked == asked
+    assert kept.kept is None
+
+
+def test_no_pass_draws_from_the_global_generator(counted):
+    kept = KeptBatches(
+        torch.utils.data.DataLoader(counted.batches, batch_size=None)
+    )  # draws a seed for workers
+    before = torch.default_generator.get_state()
+    for _ in range(2):
+        assert same(kept, counted.batches)
+        assert torch.equal(torch.default_generator.get_state(), before)
+
+
+def test_a_pass_that_was_left_early_is_not_kept(counted):
+    kept = KeptBatches(counted)
+    next(iter(kept))
+    assert same(kept, counted.batches)

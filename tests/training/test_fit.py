@@ -9,10 +9,11 @@ from drtune.backbones.zoo import build_backbone
 from drtune.banks.bank import open_bank
 from drtune.banks.extract import bank_identity, extract_bank, training_views
 from drtune.config import AugmentSettings, BackboneSettings, DataSettings, ExtractSettings, Params, load
+from drtune.data import loaders
 from drtune.data.card import read_card
 from drtune.data.ingest import ingest
 from drtune.data.loaders import set_epoch
-from drtune.data.packed import Split, open_split
+from drtune.data.packed import PackedSplit, Split, open_split
 from drtune.errors import BankError, DataError
 from drtune.methods import SETTINGS
 from drtune.training import fit as module
@@ -143,6 +144,19 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(task, bank)
     assert first.progress.history == again.progress.history
     assert not equal(weights(first), weights(other))
     assert first.progress.history != other.progress.history
+
+
+def test_validation_images_are_decoded_once_for_all_epochs(task, bank, monkeypatch):
+    decoded, plain = [], PackedSplit.image
+    monkeypatch.setattr(
+        PackedSplit, "image", lambda self, row: (decoded.append(self.path.stem), plain(self, row))[1]
+    )
+    kept = fit(task.params({"train.epochs": 3}), task.dataset, bank, Hooks())
+    assert decoded.count("val") == len(open_split(task.dataset, Split.VAL))
+    assert decoded.count("train") == 3 * len(open_split(task.dataset, Split.TRAIN))
+    monkeypatch.setattr(loaders.KeptBatches.__init__, "__defaults__", (0,))
+    anew = fit(task.params({"train.epochs": 3}), task.dataset, bank, Hooks())
+    assert anew.progress.history == kept.progress.history
 
 
 def test_the_random_weights_belong_to_the_backbone_s_own_seed(task, bank, trainer_of):
