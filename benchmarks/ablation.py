@@ -69,6 +69,7 @@ ROWS: dict[str, dict[str, Any]] = {
     FULL: dr(),
     FULL_TUNED: dr(),
 }
+PARTS = [row for row in ROWS if row.startswith(FULL) and row not in (FULL, FULL_TUNED)]
 TRIED: tuple[str, ...] = (TUNED, FULL_TUNED)
 """The rows that are tuned, each with the same trials."""
 
@@ -79,6 +80,12 @@ def cut(name: str, shots: str, seed: int) -> dict[str, Any]:
     place = {"data.path": f"benchmarks/images/{name}", "data.shots": few, **seeded(seed)}
     epochs = read_yaml(Path("benchmarks/params.yaml"))["ablation"]["epochs"]
     return place | ({"train.epochs": epochs[shots]} if shots in epochs else {})
+
+
+def rows_of(shots: str) -> list[str]:
+    """The rows of a size."""
+    with_parts = shots in map(str, read_yaml(Path("benchmarks/params.yaml"))["ablation"]["parts"])
+    return [row for row in ROWS if with_parts or row not in PARTS]
 
 
 def settings(change: Mapping[str, Any]) -> Params:
@@ -128,18 +135,18 @@ def judged(scores: list[tuple[float, float]]) -> dict[str, Any]:
 
 
 def compare(name: str, shots: str, seed: int, tuned: Mapping[str, Any]) -> dict[str, Any]:
-    """Every row on one cut, those of `TRIED` with the settings that `tune` chose; equal rows are run once."""
-    place = cut(name, shots, seed)
+    """Every row of a size on one cut, those of `TRIED` as `tune` chose; equal rows are trained once."""
+    place, rows = cut(name, shots, seed), rows_of(shots)
     chosen = {row: tuned[row]["chosen"] for row in TRIED}
-    changes = {row: place | change | chosen.get(row, {}) for row, change in ROWS.items()}
+    changes = {row: place | ROWS[row] | chosen.get(row, {}) for row in rows}
     resolved = {row: settings(change).raw for row, change in changes.items()}
-    first = {row: next(other for other in ROWS if resolved[other] == resolved[row]) for row in ROWS}
-    different = [row for row in ROWS if first[row] == row]
+    first = {row: next(other for other in rows if resolved[other] == resolved[row]) for row in rows}
+    different = [row for row in rows if first[row] == row]
     with tempfile.TemporaryDirectory() as folder:
         task = make_task(settings(place), Path(folder))
         found = run_all(on_test, [(changes[row], task) for row in different])
     scores = dict(zip(different, found, strict=True))
-    return {row: scores[first[row]] for row in ROWS}
+    return {row: scores[first[row]] for row in rows}
 
 
 def table(sets: list[str], shots: list[Any], seeds: list[int]) -> dict[str, Any]:
@@ -159,7 +166,7 @@ def table(sets: list[str], shots: list[Any], seeds: list[int]) -> dict[str, Any]
 
 def column(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Spread of each row over the cuts of one set, and of its differences on the same cut."""
-    accuracy = {row: [run[row]["test_accuracy"] for run in runs] for row in ROWS}
+    accuracy = {row: [run[row]["test_accuracy"] for run in runs] for row in runs[0]}
     against = {"tuned fine-tuning": accuracy[TUNED], "linear probe": accuracy[PROBE]}
     return {
         row: spread(values)
@@ -190,7 +197,7 @@ def show(found: Mapping[str, Any]) -> None:
         heads = [f"{name}, n = {rows[FULL]['n']}" for name, rows in columns.items()]
         print(f"\n| test accuracy, {size} | " + " | ".join(heads) + " | mean |")
         print("|---" * (len(columns) + 2) + "|")
-        for row in ROWS:
+        for row in next(iter(columns.values())):
             print_row(row, [rows[row] for rows in columns.values()], "")
         for row in (FULL, FULL_TUNED):
             better = [rows[row]["minus the better"] for rows in columns.values()]

@@ -85,11 +85,21 @@ def test_rows_that_came_out_equal_are_trained_once(monkeypatch):
         FULL_TUNED: {"chosen": GRID[0]},
     }  # the first of the grid is as shipped
     found = ablation.compare("toy", "40", 3, tuned)
-    assert list(found) == list(ROWS)
+    assert list(found) == list(ROWS) == ablation.rows_of("40")
     assert len(trained) == len(ROWS) - 1
     assert found[FULL_TUNED] == found[FULL]
     (sgd,) = [change for change in trained if change.get("train.optimizer") == "sgd"]
     assert (sgd["train.method"], sgd["data.seed"]) == ("finetune", 3)
+
+
+def test_a_size_may_leave_out_the_parts(monkeypatch):
+    monkeypatch.setattr(ablation, "make_task", lambda params, folder: None)
+    monkeypatch.setattr(ablation, "run_all", lambda job, calls: [{"number": i} for i in range(len(calls))])
+    tuned = {row: {"chosen": GRID[1]} for row in TRIED}
+    found = ablation.compare("toy", "full", 3, tuned)
+    assert list(found) == [row for row in ROWS if row not in ablation.PARTS]
+    assert {PROBE, TUNED, FULL, FULL_TUNED} < set(found)
+    assert [row["number"] for row in found.values()] == list(range(len(found)))
 
 
 def test_a_cut_names_set_size_and_seed():
