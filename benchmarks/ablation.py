@@ -194,7 +194,7 @@ def tuning(name: str, shots: str) -> Path:
 def show(found: Mapping[str, Any]) -> None:
     """Print a table a size as Markdown, and how DR-Tune stands against the better of the two baselines."""
     for size, columns in found.items():
-        heads = [f"{name}, n = {rows[FULL]['n']}" for name, rows in columns.items()]
+        heads = [f"{name}, {rows[FULL]['n']} seeds" for name, rows in columns.items()]
         print(f"\n| test accuracy, {size} | " + " | ".join(heads) + " | mean |")
         print("|---" * (len(columns) + 2) + "|")
         for row in next(iter(columns.values())):

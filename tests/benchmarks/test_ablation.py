@@ -134,7 +134,7 @@ def test_the_table_pairs_runs_of_one_seed(tmp_path, monkeypatch, capsys):
     assert (gain["mean"], gain["std"]) == (11.0, pytest.approx(1.41, abs=0.01))
     ablation.show(found)
     said = capsys.readouterr().out.splitlines()
-    assert "| test accuracy, 40 images a class | toy, n = 2 | mean |" in said
+    assert "| test accuracy, 40 images a class | toy, 2 seeds | mean |" in said
     assert "| DR-Tune | 71.0 ± 15.6 | 71.0 |" in said
     ends = "minus the better of `plain fine-tuning` and `linear probe`"
     assert said[-2:] == [
