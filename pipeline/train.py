@@ -15,7 +15,7 @@ def main(stage: Stage) -> None:
     save(fitted, stage.params, paths.MODEL)
     log_result(stage.run, fitted, paths.MODEL)
     kept, best = fitted.progress.best_epoch, fitted.progress.best
-    epoch = f"best epoch {kept}" + ("" if kept else " (the start, untrained)")
+    epoch = f"kept epoch {kept}" + ("" if kept else " (the start, untrained)")
     method = stage.params[TrainSettings].method
     print(f"{method}: {epoch}, validation accuracy {best['val_accuracy']:.4f}")
 

@@ -67,7 +67,7 @@ def test_it_writes_a_model_that_needs_no_other_file(finished_stage, capsys):
     assert about["best_epoch"] in (1, 2)
     best = history[about["best_epoch"] - 1]
     assert best["val_accuracy"] == max(record["val_accuracy"] for record in history)
-    said = f"dr_tune: best epoch {about['best_epoch']}, validation accuracy {best['val_accuracy']:.4f}"
+    said = f"dr_tune: kept epoch {about['best_epoch']}, validation accuracy {best['val_accuracy']:.4f}"
     assert said in capsys.readouterr().out
 
 
