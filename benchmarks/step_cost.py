@@ -31,6 +31,7 @@ from drtune.banks.bank import BankHeader, FeatureBank
 from drtune.config import BackboneSettings, Params, TrainSettings, load
 from drtune.data.batch import Batch
 from drtune.evaluation import pick_device
+from drtune.memory import keep_freed_memory
 from drtune.methods import METHODS, SETTINGS
 from drtune.methods.dr_tune import DRTune
 from drtune.seeding import generator, seed_everything
@@ -250,6 +251,7 @@ def main() -> None:
     parser.add_argument("--device", choices=["auto", "cpu"], default="auto")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
+    keep_freed_memory()
     params, device = load(Path("params.yaml"), SETTINGS), pick_device(given.device)
     seed_everything(0, params[TrainSettings].deterministic)
     settings = completed(params[BackboneSettings])

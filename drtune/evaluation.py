@@ -17,6 +17,7 @@ from drtune.data.loaders import eval_loader
 from drtune.data.packed import PackedSplit
 from drtune.data.transforms import InputSpec, eval_transform
 from drtune.errors import DataError, TrainingError
+from drtune.memory import keep_freed_memory
 
 
 class Predictions(NamedTuple):
@@ -54,6 +55,7 @@ def predict(
         DataError: no batch, or a label for which the model has no class.
         TrainingError: class scores that are not finite.
     """
+    keep_freed_memory()
     total = len(loader) if isinstance(loader, Sized) else 0
     parts = []
     with eval_mode(model), torch.inference_mode():

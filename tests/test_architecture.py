@@ -9,7 +9,7 @@ from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = [
-    {"errors", "faults", "config", "files", "seeding", "losses", "calibration", "metrics"},
+    {"errors", "faults", "config", "files", "seeding", "memory", "losses", "calibration", "metrics"},
     {"data"},
     {"backbones"},
     {"evaluation", "robustness"},

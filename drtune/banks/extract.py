@@ -18,6 +18,7 @@ from drtune.data.card import DatasetCard, data_sha256
 from drtune.data.loaders import eval_loader, view_loader
 from drtune.data.packed import PackedSplit
 from drtune.data.transforms import InputSpec, describe, eval_transform, train_transform
+from drtune.memory import keep_freed_memory
 
 
 def bank_identity(
@@ -88,6 +89,7 @@ def extract_bank(
     Raises:
         BankError: features that are not finite, naming the samples; nothing is left at `path` then.
     """
+    keep_freed_memory()
     training = encoder.training
     encoder.to(device).eval()
     total, done, start = len(loaders) * len(ids), 0, time.perf_counter()

@@ -17,6 +17,7 @@ from drtune.data.packed import Split, open_split
 from drtune.data.transforms import eval_transform, train_transform
 from drtune.errors import BankError
 from drtune.evaluation import pick_device, predict, validation_scores
+from drtune.memory import keep_freed_memory
 from drtune.methods import build_method
 from drtune.seeding import generator, seed_everything
 from drtune.training.checkpoint import Progress
@@ -58,6 +59,7 @@ def fit(params: Params, dataset: Path, bank: Path, hooks: Hooks) -> Fitted:
         TrainingError: the loss is no longer finite.
     """
     settings = params[TrainSettings]
+    keep_freed_memory()
     seed_everything(settings.seed, settings.deterministic)
     card = read_card(dataset)
     backbone = build_backbone(params[BackboneSettings])
