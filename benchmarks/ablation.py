@@ -4,7 +4,7 @@
 
 Every row has the same images, augmentation, batches and number of steps; the epoch is chosen on validation
 and the test split is opened once a row. `tune` chooses optimiser, rate and batch norm mode of plain
-fine-tuning, and alike of DR-Tune, on validation of a cut of its own; all other rows of DR-Tune run with the
+fine-tuning, and alike of DR-Tune, on validation of cuts of its own; all other rows of DR-Tune run with the
 shipped settings as they are.
 """
 
@@ -34,7 +34,9 @@ from drtune.files import read_json, write_json
 RESULTS = Path("benchmarks/results")
 TABLE = Path("benchmarks/ablation.json")
 PLAIN: dict[str, Any] = {"train.method": "finetune", "train.head_init": "normal"}
-SOLVED: dict[str, Any] = {"train.head_init": "bank"}
+SOLVED: dict[str, Any] = {"train.head_init": "bank", "train.head_scale": 1.0}
+SCALED: dict[str, Any] = {"train.head_init": "bank", "train.head_scale": 0.1}
+"""The start that DR-Tune is shipped with."""
 GRID: list[dict[str, Any]] = [
     {"train.optimizer": optimizer, "train.lr_backbone": rate, "train.batch_norm": mode}
     for optimizer, rate, mode in (
@@ -50,7 +52,7 @@ GRID: list[dict[str, Any]] = [
 def dr(**parts: Any) -> dict[str, Any]:
     """DR-Tune with some parts changed."""
     settings = {f"methods.dr_tune.{name}": value for name, value in parts.items()}
-    return {"train.method": "dr_tune", **SOLVED, **settings}
+    return {"train.method": "dr_tune", **settings}
 
 
 TUNED = "plain fine-tuning"
@@ -61,7 +63,7 @@ ROWS: dict[str, dict[str, Any]] = {
     PROBE: {"train.method": "linear_probe", **SOLVED},
     TUNED: PLAIN,
     "plain fine-tuning with DR-Tune's settings": PLAIN,
-    "plain fine-tuning with DR-Tune's settings from the solved head": PLAIN | SOLVED,
+    "plain fine-tuning with DR-Tune's settings from DR-Tune's start": PLAIN | SCALED,
     "DR-Tune without calibration": dr(rotation="off", translation=False),
     "DR-Tune, + rotation": dr(translation=False),
     "DR-Tune, + translation": dr(rotation="off", confidence="off"),
@@ -115,23 +117,30 @@ def on_test(change: dict[str, Any], task: Task) -> dict[str, float]:
     }
 
 
-def tune(name: str, shots: str, seed: int) -> dict[str, Any]:
-    """Try `GRID` for each row of `TRIED` on the validation split of one cut."""
-    place = cut(name, shots, seed)
+def tune(name: str, shots: str, seeds: list[int]) -> dict[str, Any]:
+    """Try `GRID` for each row of `TRIED` on the validation splits of some cuts."""
+    places = [cut(name, shots, seed) for seed in seeds]
     with tempfile.TemporaryDirectory() as folder:
-        task = make_task(settings(place), Path(folder))
-        calls = [(place | ROWS[row] | trial, task) for row in TRIED for trial in GRID]
-        scores = run_all(best_on_validation, calls)
-    found = {row: scores[i * len(GRID) : (i + 1) * len(GRID)] for i, row in enumerate(TRIED)}
-    return {"seed": seed, **{row: judged(values) for row, values in found.items()}}
+        tasks = [make_task(settings(place), Path(folder) / str(place["data.seed"])) for place in places]
+        calls = [
+            (place | ROWS[row] | trial, task)
+            for row in TRIED
+            for trial in GRID
+            for place, task in zip(places, tasks, strict=True)
+        ]
+        scores = iter(run_all(best_on_validation, calls))
+    found = {row: judged([[next(scores) for _ in seeds] for _ in GRID]) for row in TRIED}
+    return {"seeds": seeds, **found}
 
 
-def judged(scores: list[tuple[float, float]]) -> dict[str, Any]:
-    """The trials of `GRID` with their (accuracy, -loss) on validation, and the best of them."""
-    best = max(range(len(GRID)), key=lambda i: scores[i])
-    pairs = zip(GRID, scores, strict=True)
-    trials = [trial | {"val_accuracy": accuracy, "val_loss": -loss} for trial, (accuracy, loss) in pairs]
-    return {"chosen": GRID[best], "trials": trials}
+def judged(scores: list[list[tuple[float, float]]]) -> dict[str, Any]:
+    """The trials of `GRID` with (accuracy, -loss) on each validation split, and the best on average."""
+    means = [tuple(mean(column) for column in zip(*cuts, strict=True)) for cuts in scores]
+    trials = [
+        trial | {"val_accuracy": [accuracy for accuracy, _ in cuts], "val_loss": [-loss for _, loss in cuts]}
+        for trial, cuts in zip(GRID, scores, strict=True)
+    ]
+    return {"chosen": GRID[means.index(max(means))], "trials": trials}
 
 
 def compare(name: str, shots: str, seed: int, tuned: Mapping[str, Any]) -> dict[str, Any]:
@@ -220,7 +229,9 @@ def main() -> None:
     given = parser.parse_args()
     plan = read_yaml(Path("benchmarks/params.yaml"))["ablation"]
     if given.what == "tune":
-        write_json(tuning(given.set, given.shots), tune(given.set, given.shots, plan["tuning_seed"]))
+        write_json(
+            tuning(given.set, given.shots), tune(given.set, given.shots, plan["tuning_seeds"][given.shots])
+        )
     elif given.what == "compare":
         found = compare(given.set, given.shots, given.seed, read_json(tuning(given.set, given.shots)))
         write_json(result(given.set, given.shots, given.seed), found)

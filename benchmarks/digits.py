@@ -27,7 +27,7 @@ SGD: dict[str, Any] = {"train.optimizer": "sgd", "train.batch_norm": "train"}
 SGD |= {"train.lr_head_unit": "absolute", "train.lr_head": 0.05}
 ROWS: dict[str, list[dict[str, Any]]] = {
     "DR-Tune": [{"train.method": "dr_tune"}],
-    "plain fine-tuning from the solved head": [{"train.method": "finetune"}],
+    "plain fine-tuning from the same start": [{"train.method": "finetune", "train.head_scale": 0.1}],
     "plain fine-tuning": [PLAIN, *(PLAIN | SGD | {"train.lr_backbone": rate} for rate in (0.01, 0.03))],
     "linear probe": [{"train.method": "linear_probe"}],
     "plain fine-tuning from random weights": [

@@ -105,6 +105,7 @@ class TrainSettings(Settings):
     clip_norm: Positive | None
     batch_norm: Literal["train", "eval"]
     head_init: Literal["normal", "zero", "bank"]
+    head_scale: Positive
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None
     wise_ft: Annotated[float, Field(gt=0, lt=1)] | None
     monitor: Literal["accuracy", "loss", "last"]

@@ -29,7 +29,10 @@ from drtune.seeding import generator
 
 
 class DRTuneSettings(config.Settings):
-    """`methods.dr_tune`; docs/methods.md has the paper's form and the official code's."""
+    """`methods.dr_tune`; docs/methods.md has the paper's form and the official code's.
+
+    `head_scale` replaces train's: how much of the solved head is left at the start.
+    """
 
     weight: Positive | Literal["bank_over_batch"]
     loss_scale: Literal["sum", "mean"]
@@ -44,6 +47,7 @@ class DRTuneSettings(config.Settings):
     confidence: Literal["cosine", "dot", "off"]
     temperature: Positive
     rescale: Literal["batch", "off"]
+    head_scale: Positive | None
 
     def cross_faults(self, train: TrainSettings) -> list[tuple[str, str]]:
         """Faults that only show beside `train`."""

@@ -38,7 +38,7 @@ class SolvedHead:
         weight: [C, D] float32.
         bias: [C] float32.
         strength: the inverse regularisation C that validation chose.
-        train_loss: mean cross entropy of the rows it was solved on.
+        train_loss: mean cross entropy of the rows it was solved on, at its scale.
     """
 
     weight: Tensor
@@ -58,7 +58,12 @@ def bank_rows(bank: FeatureBank, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def solve_head(
-    features: Tensor, labels: Tensor, val_features: Tensor, val_labels: Tensor, classes: int
+    features: Tensor,
+    labels: Tensor,
+    val_features: Tensor,
+    val_labels: Tensor,
+    classes: int,
+    scale: float = 1.0,
 ) -> SolvedHead:
     """Solve the head for each of `STRENGTHS` and keep the one with the lowest loss on validation.
 
@@ -71,6 +76,8 @@ def solve_head(
         val_features: [M, D] pretrained features of validation images.
         val_labels: [M] int64.
         classes: C. A class without a row gets weight 0 and the lowest bias found.
+        scale: what weights and biases are multiplied by in the end. It moves no prediction, only how sure the
+            head is of it: below 1 it leaves the encoder more to learn.
     """
     centre = features.double().mean(dim=0)
     centred = features.double() - centre
@@ -82,6 +89,7 @@ def solve_head(
         weight, bias = solved(solver.set_params(C=strength), X.numpy(), labels, classes)
         tried.append((float(cross_entropy(V @ weight.T + bias, val_labels)), strength, weight, bias))
     _, strength, weight, bias = min(tried, key=lambda trial: trial[0])
+    weight, bias = scale * weight, scale * bias
     train_loss = float(cross_entropy(X @ weight.T + bias, labels))
     weight = weight / length
     return SolvedHead(weight.float(), (bias - weight @ centre).float(), strength, train_loss)

@@ -44,6 +44,14 @@ def test_the_rows_of_dr_tune_add_one_part_at_a_time():
     assert resolved(FULL)[1] == shipped.method("dr_tune"), "the full method is the shipped one"
 
 
+def test_plain_fine_tuning_gets_the_start_of_dr_tune_in_one_row_and_the_probe_the_whole_head():
+    ours = resolved(FULL)[0]
+    plain = resolved("plain fine-tuning with DR-Tune's settings from DR-Tune's start")[0]
+    assert (ours.head_init, plain.method) == ("bank", "finetune")
+    assert plain.model_copy(update={"method": "dr_tune"}) == ours
+    assert (resolved(PROBE)[0].head_init, resolved(PROBE)[0].head_scale) == ("bank", 1.0)
+
+
 def test_tuning_tries_what_is_shipped_and_more():
     tried = {
         (t.optimizer, t.lr_backbone, t.batch_norm) for t, _ in (resolved(TUNED, trial) for trial in GRID)
@@ -54,21 +62,33 @@ def test_tuning_tries_what_is_shipped_and_more():
     assert (shipped.optimizer, shipped.lr_backbone, shipped.batch_norm) in tried
 
 
-def test_each_tuned_row_takes_its_own_best_trial(tmp_path, monkeypatch):
-    """Scores stand in for trainings: accuracy, then loss, and each row on its own."""
-    monkeypatch.setattr(ablation, "make_task", lambda params, folder: None)
-    plain, ours = [(0.5, -1.0), (0.7, -0.9), (0.7, -0.8), (0.6, -0.1)], [(0.9, -1.0)] + [(0.8, -0.5)] * 3
-    rates = []
+def test_each_tuned_row_takes_its_own_best_trial(monkeypatch):
+    """Scores stand in for trainings: accuracy, then loss, as means over cuts, and each row on its own."""
+    monkeypatch.setattr(ablation, "make_task", lambda params, folder: folder.name)
+    plain = [
+        (0.5, -1.0),
+        (0.5, -1.0),
+        (0.9, -0.9),
+        (0.5, -0.9),
+        (0.7, -0.9),
+        (0.7, -0.7),
+        (0.6, -0.1),
+        (0.6, 0.1),
+    ]
+    ours = [(0.9, -1.0), (0.9, -1.0)] + [(0.8, -0.5), (0.95, -0.5)] * 3
+    tried = []
 
     def run_all(job, calls):
-        rates.extend((change["train.method"], change["train.lr_backbone"]) for change, _ in calls)
+        tried.extend((place["train.method"], place["train.lr_backbone"], task) for place, task in calls)
         return plain + ours
 
     monkeypatch.setattr(ablation, "run_all", run_all)
-    found = ablation.tune("toy", "40", 7)
-    assert rates == [(method, g["train.lr_backbone"]) for method in ("finetune", "dr_tune") for g in GRID]
-    assert (found["seed"], found[TUNED]["chosen"], found[FULL_TUNED]["chosen"]) == (7, GRID[2], GRID[0])
-    assert found[TUNED]["trials"][1] == GRID[1] | {"val_accuracy": 0.7, "val_loss": 0.9}
+    found = ablation.tune("toy", "40", [7, 8])
+    rates = [trial["train.lr_backbone"] for trial in GRID]
+    methods = ("finetune", "dr_tune")
+    assert tried == [(method, rate, cut) for method in methods for rate in rates for cut in ("7", "8")]
+    assert (found["seeds"], found[TUNED]["chosen"], found[FULL_TUNED]["chosen"]) == ([7, 8], GRID[2], GRID[0])
+    assert found[TUNED]["trials"][1] == GRID[1] | {"val_accuracy": [0.9, 0.5], "val_loss": [0.9, 0.9]}
 
 
 def test_rows_that_came_out_equal_are_trained_once(monkeypatch):
@@ -100,6 +120,11 @@ def test_a_size_may_leave_out_the_parts(monkeypatch):
     assert list(found) == [row for row in ROWS if row not in ablation.PARTS]
     assert {PROBE, TUNED, FULL, FULL_TUNED} < set(found)
     assert [row["number"] for row in found.values()] == list(range(len(found)))
+
+
+def test_a_size_may_have_epochs_of_its_own():
+    own = {shots: cut("toy", shots, 0).get("train.epochs") for shots in ("40", "full")}
+    assert own == {"40": None, "full": 5}
 
 
 def test_a_cut_names_set_size_and_seed():

@@ -21,7 +21,7 @@ OFFICIAL = {
     "weight": "bank_over_batch", "loss_scale": "mean", "bank": "precomputed", "bank_size": 32,
     "normalize": True, "rotation": "proper", "rotation_center": True, "rotation_every": 10,
     "rotation_between": "none", "translation": True, "confidence": "cosine", "temperature": 1.0,
-    "rescale": "batch",
+    "rescale": "batch", "head_scale": None,
 }  # fmt: skip
 PAPER = OFFICIAL | {
     "loss_scale": "sum", "normalize": False, "rotation": "orthogonal", "rotation_center": False,

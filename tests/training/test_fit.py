@@ -245,6 +245,19 @@ def test_a_solved_head_is_the_candidate_of_epoch_0(task, bank, trainer_of):
     assert trainer_of(task.params(), task.dataset, bank).start is None
 
 
+@pytest.mark.parametrize("own", [None, 0.1])
+def test_dr_tune_starts_from_its_own_share_of_the_solved_head(task, bank, trainer_of, own):
+    whole = trainer_of(task.params(SOLVED_HEAD | {"train.method": "finetune"}), task.dataset, bank)
+    change = {"train.method": "dr_tune", "train.head_scale": 0.5, "methods.dr_tune.head_scale": own}
+    trainer = trainer_of(task.params(SOLVED_HEAD | change), task.dataset, bank)
+    scale = 0.5 if own is None else own
+    torch.testing.assert_close(trainer.model.head.weight, scale * whole.model.head.weight)
+    torch.testing.assert_close(trainer.model.head.bias, scale * whole.model.head.bias)
+    assert trainer.start["val_accuracy"] == whole.start["val_accuracy"]
+    assert trainer.start["val_loss"] > whole.start["val_loss"]
+    assert trainer.start["train_loss"] > whole.start["train_loss"]
+
+
 def test_an_encoder_that_training_spoils_is_not_kept(task, bank):
     events = []
     hooks = Hooks(on_event=lambda name, values, step: events.append((name, step, values)))

@@ -33,6 +33,17 @@ def test_it_classifies_what_can_be_classified(classes):
     assert head.train_loss == pytest.approx(loss_of(head, features, labels), abs=1e-4)
 
 
+def test_a_scale_moves_no_prediction_and_multiplies_the_scores():
+    features, labels = clouds(20, 3, distance=0.7)
+    whole = solve_head(features, labels, features, labels, 3)
+    tenth = solve_head(features, labels, features, labels, 3, scale=0.1)
+    torch.testing.assert_close(tenth.weight, 0.1 * whole.weight)
+    torch.testing.assert_close(tenth.bias, 0.1 * whole.bias)
+    assert tenth.strength == whole.strength, "validation chooses before the head is scaled"
+    assert tenth.train_loss == pytest.approx(loss_of(tenth, features, labels), abs=1e-4)
+    assert tenth.train_loss > whole.train_loss + 0.1
+
+
 def test_it_is_the_optimum_for_the_chosen_strength():
     features, labels = clouds(20, 3, distance=0.7)
     other, truth = clouds(200, 3, distance=0.7, seed=1)

@@ -21,8 +21,8 @@ BASE = {
     "lr_backbone": 0.05, "lr_head": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.0,
     "decay_norm_and_bias": True, "schedule": "cosine", "schedule_every": "step", "warmup_epochs": 0.0,
     "label_smoothing": 0.0, "clip_norm": None, "batch_norm": "train", "head_init": "normal",
-    "lr_head_unit": "absolute", "ema_decay": None, "wise_ft": None, "monitor": "accuracy", "precision": "no",
-    "deterministic": True, "workers": 0, "device": "cpu",
+    "head_scale": 1.0, "lr_head_unit": "absolute", "ema_decay": None, "wise_ft": None, "monitor": "accuracy",
+    "precision": "no", "deterministic": True, "workers": 0, "device": "cpu",
 }  # fmt: skip
 
 

@@ -13,8 +13,8 @@ BASE = {
     "lr_backbone": 0.01, "lr_head": 0.33, "momentum": 0.9, "nesterov": True, "weight_decay": 0.1,
     "decay_norm_and_bias": False, "schedule": "cosine", "schedule_every": "step", "warmup_epochs": 0.0,
     "label_smoothing": 0.0, "clip_norm": None, "batch_norm": "train", "head_init": "normal",
-    "lr_head_unit": "absolute", "ema_decay": None, "wise_ft": None, "monitor": "accuracy", "precision": "no",
-    "deterministic": True, "workers": 0, "device": "cpu",
+    "head_scale": 1.0, "lr_head_unit": "absolute", "ema_decay": None, "wise_ft": None, "monitor": "accuracy",
+    "precision": "no", "deterministic": True, "workers": 0, "device": "cpu",
 }  # fmt: skip
 
 
