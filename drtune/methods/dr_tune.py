@@ -29,10 +29,7 @@ from drtune.seeding import generator
 
 
 class DRTuneSettings(config.Settings):
-    """`methods.dr_tune`; docs/methods.md has the paper's form and the official code's.
-
-    `head_scale` replaces train's: how much of the solved head is left at the start.
-    """
+    """`methods.dr_tune`; the paper's form and the code's: docs/methods.md. `head_scale` replaces train's."""
 
     weight: Positive | Literal["bank_over_batch"]
     loss_scale: Literal["sum", "mean"]
@@ -116,8 +113,7 @@ class DRTune(Stateless):
         """[B, D] features before fine-tuning: of the view that the batch replays, or of its very tensor."""
         if self.settings.bank == "online":
             return self.encoder(batch.images)  # type: ignore[no-any-return]
-        rows = self.bank.rows(batch.view, batch.index)
-        return rows.to(batch.labels.device, non_blocking=True)
+        return self.bank.rows(batch.view, batch.index).to(batch.labels.device, non_blocking=True)
 
     def bank_scores(self, head: nn.Linear, features: Tensor) -> Tensor:
         """[K, C] scores of the calibrated ring, float32; `features` [B, D] of the batch set the scale."""
