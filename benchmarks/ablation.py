@@ -35,11 +35,13 @@ RESULTS = Path("benchmarks/results")
 TABLE = Path("benchmarks/ablation.json")
 PLAIN: dict[str, Any] = {"train.method": "finetune", "train.head_init": "normal"}
 SOLVED: dict[str, Any] = {"train.head_init": "bank", "train.head_scale": 1.0}
-SCALED: dict[str, Any] = {"train.head_init": "bank", "train.head_scale": 0.1}
-"""The start that DR-Tune is shipped with."""
+CONVERTED: dict[str, Any] = {"train.batch_norm": "converted"}
+SCALED: dict[str, Any] = {"train.head_init": "bank", "train.head_scale": 0.25}
+"""Mode of batch norm and start that DR-Tune is shipped with."""
 GRID: list[dict[str, Any]] = [
     {"train.optimizer": optimizer, "train.lr_backbone": rate, "train.batch_norm": mode}
     for optimizer, rate, mode in (
+        ("adamw", 0.0003, "converted"),
         ("adamw", 0.0003, "eval"),
         ("adamw", 0.001, "train"),
         ("sgd", 0.005, "train"),
@@ -62,8 +64,10 @@ FULL_TUNED = "DR-Tune, tuned as plain fine-tuning is"
 ROWS: dict[str, dict[str, Any]] = {
     PROBE: {"train.method": "linear_probe", **SOLVED},
     TUNED: PLAIN,
-    "plain fine-tuning with DR-Tune's settings": PLAIN,
-    "plain fine-tuning with DR-Tune's settings from DR-Tune's start": PLAIN | SCALED,
+    "plain fine-tuning with DR-Tune's settings": PLAIN | CONVERTED,
+    "plain fine-tuning with DR-Tune's settings from DR-Tune's start": PLAIN | CONVERTED | SCALED,
+    "DR-Tune from the whole solved head": dr(head_scale=1.0),
+    "DR-Tune, batch norm in eval mode": dr(batch_norm="eval"),
     "DR-Tune without calibration": dr(rotation="off", translation=False),
     "DR-Tune, + rotation": dr(translation=False),
     "DR-Tune, + translation": dr(rotation="off", confidence="off"),
@@ -74,6 +78,14 @@ ROWS: dict[str, dict[str, Any]] = {
 PARTS = [row for row in ROWS if row.startswith(FULL) and row not in (FULL, FULL_TUNED)]
 TRIED: tuple[str, ...] = (TUNED, FULL_TUNED)
 """The rows that are tuned, each with the same trials."""
+
+
+def with_trial(row: str, trial: Mapping[str, Any]) -> dict[str, Any]:
+    """A tuned row's settings with a trial of `GRID`; DR-Tune has a mode of batch norm of its own."""
+    change = ROWS[row] | dict(trial)
+    if row == FULL_TUNED:
+        change["methods.dr_tune.batch_norm"] = change.pop("train.batch_norm")
+    return change
 
 
 def cut(name: str, shots: str, seed: int) -> dict[str, Any]:
@@ -123,7 +135,7 @@ def tune(name: str, shots: str, seeds: list[int]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         tasks = [make_task(settings(place), Path(folder) / str(place["data.seed"])) for place in places]
         calls = [
-            (place | ROWS[row] | trial, task)
+            (place | with_trial(row, trial), task)
             for row in TRIED
             for trial in GRID
             for place, task in zip(places, tasks, strict=True)
@@ -146,8 +158,8 @@ def judged(scores: list[list[tuple[float, float]]]) -> dict[str, Any]:
 def compare(name: str, shots: str, seed: int, tuned: Mapping[str, Any]) -> dict[str, Any]:
     """Every row of a size on one cut, those of `TRIED` as `tune` chose; equal rows are trained once."""
     place, rows = cut(name, shots, seed), rows_of(shots)
-    chosen = {row: tuned[row]["chosen"] for row in TRIED}
-    changes = {row: place | ROWS[row] | chosen.get(row, {}) for row in rows}
+    chosen = {row: with_trial(row, tuned[row]["chosen"]) for row in TRIED}
+    changes = {row: place | chosen.get(row, ROWS[row]) for row in rows}
     resolved = {row: settings(change).raw for row, change in changes.items()}
     first = {row: next(other for other in rows if resolved[other] == resolved[row]) for row in rows}
     different = [row for row in rows if first[row] == row]

@@ -4,7 +4,7 @@
 
 A row is the mean and the standard deviation of test accuracy over seeds; a seed changes the cut of the data
 with its few training images, the head, the order and the augmentation. All else is params.yaml, for every
-row; the epoch is chosen on validation. Plain fine-tuning has three settings, of which validation chooses.
+row; the epoch is chosen on validation. Plain fine-tuning has several settings, of which validation chooses.
 """
 
 import argparse
@@ -23,12 +23,19 @@ EMBEDDED = completed(load(Path("params.yaml"))[BackboneSettings])
 RANDOM: dict[str, Any] = {f"backbone.{key}": value for key, value in EMBEDDED.model_dump().items()}
 RANDOM["backbone.weights"] = "none"
 PLAIN: dict[str, Any] = {"train.method": "finetune", "train.head_init": "normal"}
+CONVERTED: dict[str, Any] = {"train.batch_norm": "converted"}
 SGD: dict[str, Any] = {"train.optimizer": "sgd", "train.batch_norm": "train"}
 SGD |= {"train.lr_head_unit": "absolute", "train.lr_head": 0.05}
 ROWS: dict[str, list[dict[str, Any]]] = {
     "DR-Tune": [{"train.method": "dr_tune"}],
-    "plain fine-tuning from the same start": [{"train.method": "finetune", "train.head_scale": 0.1}],
-    "plain fine-tuning": [PLAIN, *(PLAIN | SGD | {"train.lr_backbone": rate} for rate in (0.01, 0.03))],
+    "plain fine-tuning from the same start": [
+        CONVERTED | {"train.method": "finetune", "train.head_scale": 0.25},
+    ],
+    "plain fine-tuning": [
+        PLAIN,
+        PLAIN | CONVERTED,
+        *(PLAIN | SGD | {"train.lr_backbone": rate} for rate in (0.01, 0.03)),
+    ],
     "linear probe": [{"train.method": "linear_probe"}],
     "plain fine-tuning from random weights": [
         RANDOM | PLAIN | SGD | {"train.lr_backbone": rate} for rate in (0.03, 0.1, 0.3)

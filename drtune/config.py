@@ -24,6 +24,7 @@ ThreeNumbers = Annotated[list[float], Field(min_length=3, max_length=3)]
 Range = Annotated[list[Positive], Field(min_length=2, max_length=2)]
 Corruption = Literal["gaussian_noise", "gaussian_blur", "contrast", "jpeg", "fog"]
 Severity = Literal[1, 2, 3, 4, 5]
+BatchNormMode = Literal["train", "eval", "converted"]
 
 
 class Settings(BaseModel):
@@ -103,7 +104,7 @@ class TrainSettings(Settings):
     warmup_epochs: NonNegative
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     clip_norm: Positive | None
-    batch_norm: Literal["train", "eval"]
+    batch_norm: BatchNormMode
     head_init: Literal["normal", "zero", "bank"]
     head_scale: Positive
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None

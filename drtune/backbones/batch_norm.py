@@ -178,8 +178,11 @@ def convert(norm: _BatchNorm, target: Statistics) -> None:
 
 
 def convert_batch_norms(network: nn.Module, images: Iterable[Tensor], rule: Rule) -> None:
-    """Convert every convertible batch norm that the images reach; arguments as of `input_statistics`."""
-    found = input_statistics(network, images, rule)
+    """Convert every convertible batch norm that the images reach; arguments as of `input_statistics`.
+
+    A network without any is left as it is, and no image is read.
+    """
     norms = convertible(network)
+    found = input_statistics(network, images, rule) if norms else {}
     for name, target in found.items():
         convert(norms[name], target)

@@ -17,7 +17,7 @@ from drtune import config
 from drtune.backbones.batch_norm import convert_batch_norms, convertible
 from drtune.backbones.classifier import unwrapped
 from drtune.banks.bank import FeatureBank
-from drtune.config import NonNegative, TrainSettings
+from drtune.config import BatchNormMode, NonNegative, TrainSettings
 from drtune.data.batch import Batch
 from drtune.errors import TrainingError
 from drtune.evaluation import eval_mode
@@ -29,7 +29,7 @@ class DAFTSettings(config.Settings):
 
     statistics: Literal["total_variance", "official"]
     head_init: Literal["normal", "zero", "bank"] | None
-    batch_norm: Literal["train", "eval"] | None
+    batch_norm: BatchNormMode | None
     weight_decay: NonNegative | None
 
 

@@ -20,7 +20,7 @@ from drtune.backbones.classifier import unwrapped
 from drtune.banks.bank import FeatureBank
 from drtune.banks.ring import RingBank
 from drtune.calibration import procrustes, rescale, scores, translate
-from drtune.config import Count, Positive, TrainSettings
+from drtune.config import BatchNormMode, Count, Positive, TrainSettings
 from drtune.data.batch import Batch
 from drtune.errors import BankError
 from drtune.losses import regularized
@@ -29,7 +29,7 @@ from drtune.seeding import generator
 
 
 class DRTuneSettings(config.Settings):
-    """`methods.dr_tune`; the paper's form and the code's: docs/methods.md. `head_scale` replaces train's."""
+    """`methods.dr_tune`; the paper's form and the code's: docs/methods.md. The last two replace train's."""
 
     weight: Positive | Literal["bank_over_batch"]
     loss_scale: Literal["sum", "mean"]
@@ -45,6 +45,7 @@ class DRTuneSettings(config.Settings):
     temperature: Positive
     rescale: Literal["batch", "off"]
     head_scale: Positive | None
+    batch_norm: BatchNormMode | None
 
     def cross_faults(self, train: TrainSettings) -> list[tuple[str, str]]:
         """Faults that only show beside `train`."""
@@ -79,9 +80,7 @@ class DRTune(Stateless):
         """
         classifier = unwrapped(model)
         if bank is None:
-            raise BankError(
-                "dr_tune starts from the feature bank, and there is none; run `dvc repro extract`"
-            )
+            raise BankError("dr_tune needs the feature bank, and there is none; run `dvc repro extract`")
         if bank.dim != classifier.feature_dim:
             widths = f"{bank.dim} features a row, the model {classifier.feature_dim}"
             raise BankError(f"the feature bank has {widths}; run `dvc repro extract`")

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from drtune import config
-from drtune.config import TrainSettings
+from drtune.config import BatchNormMode, TrainSettings
 from drtune.data.batch import Batch
 from drtune.methods.contract import LossTerms, Stateless
 
@@ -26,7 +26,7 @@ class LPFTSettings(config.Settings):
     """
 
     head_init: Literal["bank"]
-    batch_norm: Literal["train", "eval"] | None
+    batch_norm: BatchNormMode | None
 
 
 class LPFT(Stateless):

@@ -117,8 +117,8 @@ def set_start(
         return settings, None
     device = pick_device(settings.device)
     before = predict(model.to(device), val, device)
-    sizes = (model.num_classes, settings.head_scale)
-    head = solve_head(features, labels, before.features, before.labels, *sizes)
+    classes, scale = model.num_classes, settings.head_scale
+    head = solve_head(features, labels, before.features, before.labels, classes, scale)
     model.head.load_state_dict({"weight": head.weight, "bias": head.bias})
     logits = before.features @ head.weight.T + head.bias
     scores = validation_scores(before._replace(logits=logits))

@@ -17,13 +17,14 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from drtune.backbones.batch_norm import convert_batch_norms
 from drtune.backbones.classifier import Classifier, unwrapped
 from drtune.banks.bank import FeatureBank
 from drtune.config import TrainSettings
 from drtune.data.batch import Batch
 from drtune.data.loaders import KeptBatches, set_epoch
 from drtune.errors import TrainingError
-from drtune.evaluation import predict, validation_scores
+from drtune.evaluation import eval_mode, predict, validation_scores
 from drtune.methods.contract import Method, Phase
 from drtune.training.checkpoint import Progress, read_checkpoint, restore, save_checkpoint
 from drtune.training.optimizers import build_optimizer, build_schedule
@@ -116,7 +117,11 @@ class Trainer:
         self.ema = None if decay is None else ModelEmaV3(unwrapped(self.model), decay=decay)
         alpha = settings.wise_ft
         self.ensemble = None if alpha is None else WeightEnsemble(unwrapped(self.model), alpha)
-        method.prepare(self.model, bank, FirstEpoch(self.train, self.accelerator.device, hooks.on_prepare))
+        batches = FirstEpoch(self.train, self.accelerator.device, hooks.on_prepare)
+        trains_encoder = any(phase.trains == "all" for phase in method.phases(settings.epochs))
+        if settings.batch_norm == "converted" and trains_encoder:
+            start_converted(unwrapped(self.model).encoder, batches)
+        method.prepare(self.model, bank, batches)
         if self.ensemble is not None:
             self.ensemble.begin(unwrapped(self.model))
         self.progress = Progress()
@@ -266,6 +271,12 @@ def on_device(batch: Batch, device: torch.device) -> Batch:
     """Images and labels on the device; what is looked up in the bank stays on the CPU."""
     images, labels = (part.to(device, non_blocking=True) for part in (batch.images, batch.labels))
     return batch._replace(images=images, labels=labels)
+
+
+def start_converted(encoder: nn.Module, batches: FirstEpoch) -> None:
+    """Give batch norms the training images' statistics, so that train mode starts as the same function."""
+    with eval_mode(encoder):
+        convert_batch_norms(encoder, (batch.images for batch in batches), "total_variance")
 
 
 def set_mode(model: Classifier, phase: Phase, batch_norm: str) -> None:

@@ -4,7 +4,19 @@ import pytest
 from ruamel.yaml import YAML
 
 from benchmarks import ablation
-from benchmarks.ablation import FULL, FULL_TUNED, GRID, PLAIN, PROBE, ROWS, TRIED, TUNED, cut, settings
+from benchmarks.ablation import (
+    FULL,
+    FULL_TUNED,
+    GRID,
+    PLAIN,
+    PROBE,
+    ROWS,
+    TRIED,
+    TUNED,
+    cut,
+    settings,
+    with_trial,
+)
 from drtune.config import DataSettings, TrainSettings, read_yaml
 from drtune.files import write_json
 
@@ -17,7 +29,7 @@ def _in_the_project(monkeypatch):
 
 
 def resolved(row, change=None):
-    params = settings(cut("toy", "40", 3) | ROWS[row] | (change or {}))
+    params = settings(cut("toy", "40", 3) | (change or ROWS[row]))
     train = params[TrainSettings]
     return train, params.method(train.method)
 
@@ -26,22 +38,31 @@ def test_every_row_is_a_training_of_its_own_but_for_what_tuning_adds():
     found = {row: resolved(row) for row in ROWS}
     different = [str(value) for row, value in found.items() if row not in TRIED]
     assert len(set(different)) == len(different) == len(ROWS) - 2
-    assert str(found[TUNED]) == str(found["plain fine-tuning with DR-Tune's settings"])
+    first = GRID[0]
+    assert str(resolved(TUNED, with_trial(TUNED, first))) == str(
+        found["plain fine-tuning with DR-Tune's settings"]
+    )
+    assert str(resolved(FULL_TUNED, with_trial(FULL_TUNED, first))) == str(found[FULL])
     assert str(found[FULL_TUNED]) == str(found[FULL])
     assert len({train.epochs * 1000 + train.batch_size for train, _ in found.values()}) == 1
 
 
 def test_the_rows_of_dr_tune_add_one_part_at_a_time():
+    ours = ("DR-Tune from the whole solved head", "DR-Tune, batch norm in eval mode")
     parts = [
         (method.rotation != "off", method.translation, method.confidence != "off" and method.translation)
         for row in ROWS
-        if row.startswith(FULL) and row not in TRIED
+        if row.startswith(FULL) and row not in (*TRIED, *ours)
         for _, method in [resolved(row)]
     ]
     rotation, translation, confidence = (True, False, False), (False, True, False), (False, True, True)
     assert parts == [(False,) * 3, rotation, translation, confidence, (True,) * 3]
     shipped = settings({})
-    assert resolved(FULL)[1] == shipped.method("dr_tune"), "the full method is the shipped one"
+    full = shipped.method("dr_tune")
+    assert resolved(FULL)[1] == full, "the full method is the shipped one"
+    assert (full.head_scale, full.batch_norm) == (0.25, "converted")
+    without = [full.model_copy(update=change) for change in ({"head_scale": 1.0}, {"batch_norm": "eval"})]
+    assert [resolved(row)[1] for row in ours] == without
 
 
 def test_plain_fine_tuning_gets_the_start_of_dr_tune_in_one_row_and_the_probe_the_whole_head():
@@ -54,11 +75,13 @@ def test_plain_fine_tuning_gets_the_start_of_dr_tune_in_one_row_and_the_probe_th
 
 def test_tuning_tries_what_is_shipped_and_more():
     tried = {
-        (t.optimizer, t.lr_backbone, t.batch_norm) for t, _ in (resolved(TUNED, trial) for trial in GRID)
+        (t.optimizer, t.lr_backbone, t.batch_norm)
+        for row in TRIED
+        for t, _ in (resolved(row, with_trial(row, trial)) for trial in GRID)
     }
-    assert len(tried) == len(GRID) == 4
-    assert {mode for *_, mode in tried} == {"train", "eval"}
-    shipped = settings({})[TrainSettings]
+    assert len(tried) == len(GRID) == 5
+    assert {mode for *_, mode in tried} == {"train", "eval", "converted"}
+    shipped = settings({"train.method": "dr_tune"})[TrainSettings]
     assert (shipped.optimizer, shipped.lr_backbone, shipped.batch_norm) in tried
 
 
@@ -74,8 +97,10 @@ def test_each_tuned_row_takes_its_own_best_trial(monkeypatch):
         (0.7, -0.7),
         (0.6, -0.1),
         (0.6, 0.1),
+        (0.5, 0.1),
+        (0.5, 0.1),
     ]
-    ours = [(0.9, -1.0), (0.9, -1.0)] + [(0.8, -0.5), (0.95, -0.5)] * 3
+    ours = [(0.9, -1.0), (0.9, -1.0)] + [(0.8, -0.5), (0.95, -0.5)] * 4
     tried = []
 
     def run_all(job, calls):
@@ -101,7 +126,7 @@ def test_rows_that_came_out_equal_are_trained_once(monkeypatch):
 
     monkeypatch.setattr(ablation, "run_all", run_all)
     tuned = {
-        TUNED: {"chosen": GRID[2]},
+        TUNED: {"chosen": GRID[3]},
         FULL_TUNED: {"chosen": GRID[0]},
     }  # the first of the grid is as shipped
     found = ablation.compare("toy", "40", 3, tuned)

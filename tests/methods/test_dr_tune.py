@@ -21,7 +21,7 @@ OFFICIAL = {
     "weight": "bank_over_batch", "loss_scale": "mean", "bank": "precomputed", "bank_size": 32,
     "normalize": True, "rotation": "proper", "rotation_center": True, "rotation_every": 10,
     "rotation_between": "none", "translation": True, "confidence": "cosine", "temperature": 1.0,
-    "rescale": "batch", "head_scale": None,
+    "rescale": "batch", "head_scale": None, "batch_norm": None,
 }  # fmt: skip
 PAPER = OFFICIAL | {
     "loss_scale": "sum", "normalize": False, "rotation": "orthogonal", "rotation_center": False,
@@ -329,7 +329,7 @@ def test_a_resumed_training_is_bit_identical(preset, done):
 
 def test_no_bank_and_a_bank_of_another_width_are_refused():
     model, method = classifier(), method_of(PAPER)
-    with pytest.raises(BankError, match=r"dr_tune starts from the feature bank.*dvc repro extract"):
+    with pytest.raises(BankError, match=r"dr_tune needs the feature bank.*dvc repro extract"):
         method.prepare(model, None, [])
     narrow = FeatureBank.from_tensors(torch.zeros(1, N, D - 1), LABELS, ["x"] * N, HEADER)
     with pytest.raises(BankError, match="has 9 features a row, the model 10; run `dvc repro extract`"):

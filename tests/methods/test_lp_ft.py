@@ -87,7 +87,9 @@ def test_another_start_of_the_head_is_a_fault(other):
 
 
 def test_an_unknown_mode_of_batch_norm_is_a_fault():
-    with pytest.raises(ConfigError, match="methods.lp_ft.batch_norm +expected 'train' or 'eval'.*'valmode'"):
+    with pytest.raises(
+        ConfigError, match="methods.lp_ft.batch_norm +expected 'train', 'eval' or 'converted'.*'valmode'"
+    ):
         settings_with(batch_norm="valmode")
 
 

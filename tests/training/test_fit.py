@@ -151,17 +151,19 @@ def test_validation_images_are_decoded_once_for_all_epochs(task, bank, monkeypat
     monkeypatch.setattr(
         PackedSplit, "image", lambda self, row: (decoded.append(self.path.stem), plain(self, row))[1]
     )
-    kept = fit(task.params({"train.epochs": 3}), task.dataset, bank, Hooks())
+    params = task.params({"train.epochs": 3, "methods.dr_tune.batch_norm": None})
+    kept = fit(params, task.dataset, bank, Hooks())
     assert decoded.count("val") == len(open_split(task.dataset, Split.VAL))
     assert decoded.count("train") == 3 * len(open_split(task.dataset, Split.TRAIN))
     monkeypatch.setattr(loaders.KeptBatches.__init__, "__defaults__", (0,))
-    anew = fit(task.params({"train.epochs": 3}), task.dataset, bank, Hooks())
+    anew = fit(params, task.dataset, bank, Hooks())
     assert anew.progress.history == kept.progress.history
 
 
 def test_the_random_weights_belong_to_the_backbone_s_own_seed(task, bank, trainer_of):
-    first = trainer_of(task.params(), task.dataset, bank).model
-    other_head = trainer_of(task.params({"train.seed": 1}), task.dataset, bank).model
+    unconverted = {"methods.dr_tune.batch_norm": None}
+    first = trainer_of(task.params(unconverted), task.dataset, bank).model
+    other_head = trainer_of(task.params(unconverted | {"train.seed": 1}), task.dataset, bank).model
     assert equal(first.encoder.state_dict(), other_head.encoder.state_dict())
     assert not torch.equal(first.head.weight, other_head.head.weight)
 
@@ -214,7 +216,7 @@ def test_a_file_that_is_no_bank_is_refused(task, tmp_path):
 def test_dr_tune_needs_a_bank_and_finetuning_none(task, tmp_path, trainer_of):
     absent, steps = tmp_path / "absent.safetensors", []
     hooks = Hooks(on_progress=lambda done, total: steps.append(done))
-    with pytest.raises(BankError, match="dr_tune starts from the feature bank.*run `dvc repro extract`"):
+    with pytest.raises(BankError, match="dr_tune needs the feature bank.*run `dvc repro extract`"):
         fit(task.params(), task.dataset, absent, hooks)
     assert steps == []
     plain = task.params({"train.method": "finetune"})
@@ -256,6 +258,12 @@ def test_dr_tune_starts_from_its_own_share_of_the_solved_head(task, bank, traine
     assert trainer.start["val_accuracy"] == whole.start["val_accuracy"]
     assert trainer.start["val_loss"] > whole.start["val_loss"]
     assert trainer.start["train_loss"] > whole.start["train_loss"]
+
+
+@pytest.mark.parametrize(("own", "used"), [(None, "eval"), ("converted", "converted")])
+def test_dr_tune_has_a_mode_of_batch_norm_of_its_own(task, bank, trainer_of, own, used):
+    change = {"train.method": "dr_tune", "train.batch_norm": "eval", "methods.dr_tune.batch_norm": own}
+    assert trainer_of(task.params(change), task.dataset, bank).settings.batch_norm == used
 
 
 def test_an_encoder_that_training_spoils_is_not_kept(task, bank):

@@ -144,7 +144,13 @@ def test_same_seed_twice_is_bit_identical(ema):
         assert torch.equal(a, b)
 
 
-AVERAGES = [{}, {"ema_decay": 0.9}, {"wise_ft": 0.5}, {"ema_decay": 0.9, "wise_ft": 0.5}]
+AVERAGES = [
+    {},
+    {"ema_decay": 0.9},
+    {"wise_ft": 0.5},
+    {"ema_decay": 0.9, "wise_ft": 0.5},
+    {"batch_norm": "converted"},
+]
 
 
 @pytest.mark.parametrize(("kill_at", "average"), list(itertools.product([4, 6, 7, 10], AVERAGES)))
@@ -214,9 +220,36 @@ def test_batch_norm_mode_decides_whether_statistics_move():
     assert not model.encoder[1].training
     set_mode(model, Phase("all", 1), "train")
     assert model.encoder[1].training
+    set_mode(model, Phase("all", 1), "eval")
+    set_mode(model, Phase("all", 1), "converted")
+    assert model.encoder[1].training
     set_mode(model, Phase("probe", 1, "head"), "train")
     assert not model.encoder.training
     assert model.head.training
+
+
+def test_converted_batch_norm_starts_as_the_same_function_with_the_statistics_of_the_images():
+    model, passes = classifier(), []
+    model.encoder[1].running_mean.uniform_(-1, 1)
+    model.encoder[1].running_var.uniform_(0.5, 2)
+    images = torch.stack([image for image, _, _ in rows()])
+    scores = model.eval()(images).logits
+    trainer(model, Hooks(on_prepare=lambda *p: passes.append(p)), batch_norm="converted")
+    assert passes == [(1, 3), (2, 3), (3, 3)]
+    expected = model.encoder[0](images).mean(dim=(0, 2, 3))
+    assert torch.allclose(model.encoder[1].running_mean, expected, atol=1e-5)
+    assert torch.allclose(model.eval()(images).logits, scores, atol=1e-5)
+    assert torch.allclose(model.train()(images).logits, scores, atol=1e-2)
+
+
+def test_no_image_is_read_where_nothing_is_to_be_converted():
+    frozen, plain = classifier(), Classifier(nn.Sequential(nn.Flatten(), nn.Linear(48, 8)), 8, 3)
+    before = {name: value.clone() for name, value in frozen.state_dict().items()}
+    unread = Hooks(on_prepare=lambda *_: pytest.fail("an image was read"))
+    s = settings(batch_norm="converted")
+    trainer(frozen, unread, Probe(FineTuneSettings(), s), batch_norm="converted")
+    assert all(torch.equal(value, before[name]) for name, value in frozen.state_dict().items())
+    assert trainer(plain, unread, batch_norm="converted").run().epoch == 4
 
 
 @pytest.mark.parametrize(
