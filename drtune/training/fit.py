@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
 from drtune.backbones.classifier import Classifier, init_head
 from drtune.backbones.zoo import Backbone, build_backbone
 from drtune.banks.bank import FeatureBank, open_bank
@@ -12,10 +15,10 @@ from drtune.banks.extract import bank_identity
 from drtune.config import AugmentSettings, BackboneSettings, ExtractSettings, Params, TrainSettings
 from drtune.data.batch import Batch
 from drtune.data.card import DatasetCard, read_card
-from drtune.data.loaders import eval_loader, train_loader
+from drtune.data.loaders import eval_loader, steps_per_epoch, train_loader
 from drtune.data.packed import Split, open_split
 from drtune.data.transforms import eval_transform, train_transform
-from drtune.errors import BankError
+from drtune.errors import BankError, TrainingError
 from drtune.evaluation import pick_device, predict, validation_scores
 from drtune.memory import keep_freed_memory
 from drtune.methods import build_method
@@ -56,7 +59,7 @@ def fit(params: Params, dataset: Path, bank: Path, hooks: Hooks) -> Fitted:
 
     Raises:
         BankError: a bank made from other data, weights or transforms.
-        TrainingError: the loss is no longer finite.
+        TrainingError: batches of one image under batch norm in train mode; a loss that is not finite.
     """
     settings = params[TrainSettings]
     keep_freed_memory()
@@ -64,6 +67,7 @@ def fit(params: Params, dataset: Path, bank: Path, hooks: Hooks) -> Fitted:
     card = read_card(dataset)
     backbone = build_backbone(params[BackboneSettings])
     features = checked_bank(params, card, backbone, bank)
+    refuse_lone_images(settings, backbone.encoder, card.counts[Split.TRAIN])
     model = backbone.classifier(len(card.classes))
     replay = None
     if features is not None and features.header.augmented:
@@ -124,6 +128,18 @@ def set_start(
     scores = validation_scores(before._replace(logits=logits))
     record = {"epoch": 0, "phase": "start", "train_loss": round(head.train_loss, 6)}
     return settings, record | {f"val_{name}": value for name, value in scores.items()}
+
+
+def refuse_lone_images(settings: TrainSettings, encoder: nn.Module, rows: int) -> None:
+    """Refuse batches of a single image where batch norm would normalise by it."""
+    smallest = rows // steps_per_epoch(rows, settings.batch_size, settings.drop_last)
+    normalised = any(isinstance(module, _BatchNorm) for module in encoder.modules())
+    if smallest == 1 and normalised and settings.batch_norm != "eval":
+        raise TrainingError(
+            f"train.batch_size {settings.batch_size} makes batches of a single one of the {rows} training "
+            f"images, and batch_norm: {settings.batch_norm} normalises by the batch; take at least 2 images "
+            "each, or batch_norm: eval (under train, and under the method where that has its own)"
+        )
 
 
 def checked_bank(params: Params, card: DatasetCard, backbone: Backbone, path: Path) -> FeatureBank | None:

@@ -14,7 +14,7 @@ from drtune.data.card import read_card
 from drtune.data.ingest import ingest
 from drtune.data.loaders import set_epoch
 from drtune.data.packed import PackedSplit, Split, open_split
-from drtune.errors import BankError, DataError
+from drtune.errors import BankError, DataError, TrainingError
 from drtune.methods import SETTINGS
 from drtune.training import fit as module
 from drtune.training.fit import fit
@@ -264,6 +264,16 @@ def test_dr_tune_starts_from_its_own_share_of_the_solved_head(task, bank, traine
 def test_dr_tune_has_a_mode_of_batch_norm_of_its_own(task, bank, trainer_of, own, used):
     change = {"train.method": "dr_tune", "train.batch_norm": "eval", "methods.dr_tune.batch_norm": own}
     assert trainer_of(task.params(change), task.dataset, bank).settings.batch_norm == used
+
+
+@pytest.mark.parametrize("mode", ["train", "converted"])
+def test_batches_of_one_image_are_refused_where_batch_norm_would_normalise_by_them(task, bank, mode):
+    lone = {"train.batch_size": 1, "train.epochs": 1}
+    fault = rf"batch_size 1 makes batches of a single one of the 18 training.*batch_norm: {mode} normalises"
+    with pytest.raises(TrainingError, match=fault):
+        fit(task.params(lone | {"methods.dr_tune.batch_norm": mode}), task.dataset, bank, Hooks())
+    params = task.params(lone | {"methods.dr_tune.batch_norm": "eval"})
+    assert fit(params, task.dataset, bank, Hooks()).progress.epoch == 1
 
 
 def test_an_encoder_that_training_spoils_is_not_kept(task, bank):
