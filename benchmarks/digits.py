@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from benchmarks.ablation import CONVERTED, PLAIN, SCALED
 from benchmarks.harness import changed, make_task, seeded, test_scores, train, validation
 from drtune.backbones.zoo import completed
 from drtune.config import BackboneSettings, load, read_yaml
@@ -22,15 +23,11 @@ from drtune.files import write_json
 EMBEDDED = completed(load(Path("params.yaml"))[BackboneSettings])
 RANDOM: dict[str, Any] = {f"backbone.{key}": value for key, value in EMBEDDED.model_dump().items()}
 RANDOM["backbone.weights"] = "none"
-PLAIN: dict[str, Any] = {"train.method": "finetune", "train.head_init": "normal"}
-CONVERTED: dict[str, Any] = {"train.batch_norm": "converted"}
 SGD: dict[str, Any] = {"train.optimizer": "sgd", "train.batch_norm": "train"}
 SGD |= {"train.lr_head_unit": "absolute", "train.lr_head": 0.05}
 ROWS: dict[str, list[dict[str, Any]]] = {
     "DR-Tune": [{"train.method": "dr_tune"}],
-    "plain fine-tuning from the same start": [
-        CONVERTED | {"train.method": "finetune", "train.head_scale": 0.25},
-    ],
+    "plain fine-tuning from the same start": [PLAIN | CONVERTED | SCALED],
     "plain fine-tuning": [
         PLAIN,
         PLAIN | CONVERTED,
