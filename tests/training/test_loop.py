@@ -144,7 +144,7 @@ def test_same_seed_twice_is_bit_identical(ema):
         assert torch.equal(a, b)
 
 
-AVERAGES = [
+VARIANTS = [
     {},
     {"ema_decay": 0.9},
     {"wise_ft": 0.5},
@@ -153,12 +153,12 @@ AVERAGES = [
 ]
 
 
-@pytest.mark.parametrize(("kill_at", "average"), list(itertools.product([4, 6, 7, 10], AVERAGES)))
-def test_a_killed_training_goes_on_bit_for_bit(tmp_path, kill_at, average):
+@pytest.mark.parametrize(("kill_at", "variant"), list(itertools.product([4, 6, 7, 10], VARIANTS)))
+def test_a_killed_training_goes_on_bit_for_bit(tmp_path, kill_at, variant):
     def start(hooks):
         model = classifier(dropout=0.3)
         torch.manual_seed(3)
-        return trainer(model, hooks, TwoPhases(settings()), **average), model
+        return trainer(model, hooks, TwoPhases(settings()), **variant), model
 
     whole, whole_model = start(Hooks())
     expected = whole.run()
