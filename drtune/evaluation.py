@@ -3,14 +3,14 @@
 Letters: N images of the split, D features, C classes, B images of a batch.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sized
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sized
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from drtune import metrics
+from drtune.backbones.classifier import eval_mode
 from drtune.config import EvaluateSettings
 from drtune.data.batch import Batch
 from drtune.data.loaders import eval_loader
@@ -74,18 +74,6 @@ def predict(
     found = Predictions(features[order], logits[order], labels[order], index[order])
     check(found)
     return found
-
-
-@contextmanager
-def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Put a model into eval mode and restore the flag of every module, which may differ among them."""
-    flags = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, flag in flags:
-            module.training = flag
 
 
 def check(predictions: Predictions) -> None:

@@ -12,9 +12,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from drtune.backbones.classifier import Classifier
+from drtune.backbones.classifier import Classifier, eval_mode
 from drtune.errors import DataError
-from drtune.evaluation import eval_mode
 
 NUMBERS_AT_ONCE = 2**27
 """Gradient entries held at a time on an accelerator: 0.5 GiB, and as much again while they are squared."""

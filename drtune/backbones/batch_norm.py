@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from drtune.backbones.classifier import eval_mode
+
 Rule = Literal["total_variance", "official"]
 
 
@@ -136,7 +138,7 @@ def input_statistics(network: nn.Module, images: Iterable[Tensor], rule: Rule) -
     """Statistics of what reaches each convertible batch norm, in one pass.
 
     Args:
-        network: in eval mode, so that every layer sees the unconverted network's activations.
+        network: run in eval mode, so that every layer sees the unconverted network's activations.
         images: batches [B, 3, H, W] on the network's device.
         rule: `total_variance` of all values; `official`, averages over batches (see `BatchAverage`).
 
@@ -151,8 +153,9 @@ def input_statistics(network: nn.Module, images: Iterable[Tensor], rule: Rule) -
 
     handles = [norm.register_forward_pre_hook(watch(found[n])) for n, norm in convertible(network).items()]
     try:
-        for batch in images:
-            network(batch)
+        with eval_mode(network):
+            for batch in images:
+                network(batch)
     finally:
         for handle in handles:
             handle.remove()

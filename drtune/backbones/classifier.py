@@ -1,5 +1,7 @@
 """The one model every method trains: a timm encoder and a linear head."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -68,3 +70,15 @@ def init_head(head: nn.Linear, how: str, generator: torch.Generator) -> None:
         nn.init.zeros_(head.weight)
     else:
         nn.init.normal_(head.weight, std=0.01, generator=generator)
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Put a model into eval mode and restore the flag of every module, which may differ among them."""
+    flags = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, flag in flags:
+            module.training = flag

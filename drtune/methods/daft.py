@@ -20,7 +20,6 @@ from drtune.banks.bank import FeatureBank
 from drtune.config import BatchNormMode, NonNegative, TrainSettings
 from drtune.data.batch import Batch
 from drtune.errors import TrainingError
-from drtune.evaluation import eval_mode
 from drtune.methods.contract import LossTerms, Stateless
 
 
@@ -62,8 +61,7 @@ class DAFT(Stateless):
                 "has none with running statistics, weight and bias; choose lp_ft or finetune, which do "
                 "without, or a backbone with batch norm"
             )
-        with eval_mode(encoder):
-            convert_batch_norms(encoder, (batch.images for batch in batches), self.statistics)
+        convert_batch_norms(encoder, (batch.images for batch in batches), self.statistics)
 
     def loss(self, model: nn.Module, batch: Batch) -> LossTerms:
         """Mean cross entropy of the batch."""

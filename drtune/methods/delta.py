@@ -21,12 +21,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from drtune import config
-from drtune.backbones.classifier import unwrapped
+from drtune.backbones.classifier import eval_mode, unwrapped
 from drtune.backbones.feature_maps import by_channel, chosen_layers, loss_rises, outputs_of, widths_of
 from drtune.banks.bank import FeatureBank
 from drtune.config import Count, NonNegative, Positive, TrainSettings
 from drtune.data.batch import Batch
-from drtune.evaluation import eval_mode
 from drtune.methods.contract import LossTerms, Stateless
 
 LAYERS = "methods.delta.layers"

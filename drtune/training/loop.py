@@ -24,7 +24,7 @@ from drtune.config import TrainSettings
 from drtune.data.batch import Batch
 from drtune.data.loaders import KeptBatches, set_epoch
 from drtune.errors import TrainingError
-from drtune.evaluation import eval_mode, predict, validation_scores
+from drtune.evaluation import predict, validation_scores
 from drtune.methods.contract import Method, Phase
 from drtune.training.checkpoint import Progress, read_checkpoint, restore, save_checkpoint
 from drtune.training.optimizers import build_optimizer, build_schedule
@@ -120,7 +120,8 @@ class Trainer:
         batches = FirstEpoch(self.train, self.accelerator.device, hooks.on_prepare)
         trains_encoder = any(phase.trains == "all" for phase in method.phases(settings.epochs))
         if settings.batch_norm == "converted" and trains_encoder:
-            start_converted(unwrapped(self.model).encoder, batches)
+            images = (batch.images for batch in batches)
+            convert_batch_norms(unwrapped(self.model).encoder, images, "total_variance")
         method.prepare(self.model, bank, batches)
         if self.ensemble is not None:
             self.ensemble.begin(unwrapped(self.model))
@@ -271,12 +272,6 @@ def on_device(batch: Batch, device: torch.device) -> Batch:
     """Images and labels on the device; what is looked up in the bank stays on the CPU."""
     images, labels = (part.to(device, non_blocking=True) for part in (batch.images, batch.labels))
     return batch._replace(images=images, labels=labels)
-
-
-def start_converted(encoder: nn.Module, batches: FirstEpoch) -> None:
-    """Give batch norms the training images' statistics, so that train mode starts as the same function."""
-    with eval_mode(encoder):
-        convert_batch_norms(encoder, (batch.images for batch in batches), "total_variance")
 
 
 def set_mode(model: Classifier, phase: Phase, batch_norm: str) -> None:

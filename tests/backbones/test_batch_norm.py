@@ -107,6 +107,10 @@ def test_statistics_are_those_of_the_inputs_value_by_value(rule):
             np.testing.assert_allclose(variance, wanted[1], rtol=1e-5)
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     assert not any(module._forward_pre_hooks for module in net.modules())
+    net[1].train()
+    again = input_statistics(net, images, rule)
+    assert all(torch.equal(a, b) for name in found for a, b in zip(found[name], again[name], strict=True))
+    assert [module.training for module in net.children()] == [place == 1 for place in range(len(net))]
 
 
 def test_the_total_variance_is_that_of_everything_at_once():
