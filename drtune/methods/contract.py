@@ -77,6 +77,11 @@ class Method(Protocol):
         """Take back what `state_dict` returned."""
 
 
+def trains_encoder(method: Method, epochs: int) -> bool:
+    """Whether any phase of a method changes the encoder."""
+    return any(phase.trains == "all" for phase in method.phases(epochs))
+
+
 class Stateless:
     """Empty hooks for methods that only have an objective."""
 

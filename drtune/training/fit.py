@@ -22,6 +22,7 @@ from drtune.errors import BankError, TrainingError
 from drtune.evaluation import pick_device, predict, validation_scores
 from drtune.memory import keep_freed_memory
 from drtune.methods import build_method
+from drtune.methods.contract import trains_encoder
 from drtune.seeding import generator, seed_everything
 from drtune.training.checkpoint import Progress
 from drtune.training.head_start import bank_rows, solve_head
@@ -67,7 +68,9 @@ def fit(params: Params, dataset: Path, bank: Path, hooks: Hooks) -> Fitted:
     card = read_card(dataset)
     backbone = build_backbone(params[BackboneSettings])
     features = checked_bank(params, card, backbone, bank)
-    refuse_lone_images(settings, backbone.encoder, card.counts[Split.TRAIN])
+    method = build_method(params)
+    if trains_encoder(method, settings.epochs):
+        refuse_lone_images(settings, backbone.encoder, card.counts[Split.TRAIN])
     model = backbone.classifier(len(card.classes))
     replay = None
     if features is not None and features.header.augmented:
@@ -88,7 +91,7 @@ def fit(params: Params, dataset: Path, bank: Path, hooks: Hooks) -> Fitted:
         workers=settings.workers,
     )
     settings, start = set_start(model, settings, features, val)
-    trainer = Trainer(model, build_method(params), features, train, val, settings, hooks, start)
+    trainer = Trainer(model, method, features, train, val, settings, hooks, start)
     progress = trainer.run()
     model.load_state_dict(progress.best_state)
     return Fitted(model, backbone, card, progress)

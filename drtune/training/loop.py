@@ -25,7 +25,7 @@ from drtune.data.batch import Batch
 from drtune.data.loaders import KeptBatches, set_epoch
 from drtune.errors import TrainingError
 from drtune.evaluation import predict, validation_scores
-from drtune.methods.contract import Method, Phase
+from drtune.methods.contract import Method, Phase, trains_encoder
 from drtune.training.checkpoint import Progress, read_checkpoint, restore, save_checkpoint
 from drtune.training.optimizers import build_optimizer, build_schedule
 from drtune.training.selection import rank
@@ -118,8 +118,7 @@ class Trainer:
         alpha = settings.wise_ft
         self.ensemble = None if alpha is None else WeightEnsemble(unwrapped(self.model), alpha)
         batches = FirstEpoch(self.train, self.accelerator.device, hooks.on_prepare)
-        trains_encoder = any(phase.trains == "all" for phase in method.phases(settings.epochs))
-        if settings.batch_norm == "converted" and trains_encoder:
+        if settings.batch_norm == "converted" and trains_encoder(method, settings.epochs):
             images = (batch.images for batch in batches)
             convert_batch_norms(unwrapped(self.model).encoder, images, "total_variance")
         method.prepare(self.model, bank, batches)

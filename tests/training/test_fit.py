@@ -274,6 +274,8 @@ def test_batches_of_one_image_are_refused_where_batch_norm_would_normalise_by_th
         fit(task.params(lone | {"methods.dr_tune.batch_norm": mode}), task.dataset, bank, Hooks())
     params = task.params(lone | {"methods.dr_tune.batch_norm": "eval"})
     assert fit(params, task.dataset, bank, Hooks()).progress.epoch == 1
+    probe = task.params(lone | {"train.method": "linear_probe", "train.batch_norm": mode})
+    assert fit(probe, task.dataset, bank, Hooks()).progress.epoch == 1, "its encoder is in eval mode"
 
 
 def test_an_encoder_that_training_spoils_is_not_kept(task, bank):
