@@ -25,6 +25,7 @@ Range = Annotated[list[Positive], Field(min_length=2, max_length=2)]
 Corruption = Literal["gaussian_noise", "gaussian_blur", "contrast", "jpeg", "fog"]
 Severity = Literal[1, 2, 3, 4, 5]
 BatchNormMode = Literal["train", "eval", "converted"]
+Monitor = Literal["accuracy_1se", "accuracy", "loss", "last"]
 
 
 class Settings(BaseModel):
@@ -109,7 +110,7 @@ class TrainSettings(Settings):
     head_scale: Positive
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None
     wise_ft: Annotated[float, Field(gt=0, lt=1)] | None
-    monitor: Literal["accuracy", "loss", "last"]
+    monitor: Monitor
     precision: Literal["no", "fp16", "bf16"]
     deterministic: bool
     workers: Whole
@@ -284,9 +285,8 @@ def cross_faults(parsed: Mapping[str, Settings]) -> list[Fault]:
         for key, (low, high) in (("crop_area", augment.crop_area), ("crop_ratio", augment.crop_ratio)):
             if low > high:
                 faults.append((f"augment.{key}", f"lower end {low:g} exceeds upper end {high:g}"))
-        if augment.crop_area[1] > 1:
-            text = f"upper end {augment.crop_area[1]:g} exceeds 1, the whole image"
-            faults.append(("augment.crop_area", text))
+        if (largest := augment.crop_area[1]) > 1:
+            faults.append(("augment.crop_area", f"upper end {largest:g} exceeds 1, the whole image"))
     if isinstance(train, TrainSettings):
         if train.optimizer == "sgd" and train.nesterov and train.momentum == 0:
             faults.append(("train.nesterov", "true needs train.momentum > 0, got 0; set one of the two"))

@@ -3,6 +3,7 @@
 Letters: N images of the split, D features, C classes, B images of a batch.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sized
 from typing import NamedTuple
 
@@ -120,9 +121,15 @@ def summarize(predictions: Predictions, *, bootstrap: int, bins: int, seed: int)
 
 
 def validation_scores(predictions: Predictions) -> dict[str, float]:
-    """Accuracy and mean cross entropy (nats): what a training loop needs after each epoch."""
+    """What a training loop needs after each epoch: accuracy p, its standard error, mean cross entropy.
+
+    Returns:
+        `accuracy`; `accuracy_se`, sqrt(p (1 - p) / N); `loss`, in nats.
+    """
+    accuracy = metrics.topk_accuracy(predictions.logits, predictions.labels, 1)
     return {
-        "accuracy": metrics.topk_accuracy(predictions.logits, predictions.labels, 1),
+        "accuracy": accuracy,
+        "accuracy_se": math.sqrt(accuracy * (1 - accuracy) / len(predictions.labels)),
         "loss": metrics.negative_log_likelihood(predictions.logits, predictions.labels),
     }
 

@@ -4,11 +4,18 @@ from pathlib import Path
 
 from drtune.backbones.model_file import save_model
 from drtune.backbones.zoo import completed
-from drtune.config import AugmentSettings, BackboneSettings, Params, TrainSettings
+from drtune.config import AugmentSettings, BackboneSettings, Monitor, Params, TrainSettings
 from drtune.files import replacing, write_json
 from drtune.tracking.run import StageRun
 from drtune.training.fit import Fitted
 from pipeline import paths
+
+SELECTED_ON: dict[Monitor, str] = {
+    "accuracy_1se": "validation accuracy, the latest within one standard error of the best",
+    "accuracy": "validation accuracy",
+    "loss": "validation loss",
+    "last": "nothing: the last",
+}
 
 
 def log_settings(run: StageRun, params: Params) -> None:
@@ -32,7 +39,7 @@ def save(fitted: Fitted, params: Params, models: Path) -> None:
         "settings": params.method(train.method).model_dump(),
         "train": train.model_dump(),
         "best_epoch": fitted.progress.best_epoch,
-        "selected_on": "nothing: the last" if train.monitor == "last" else f"validation {train.monitor}",
+        "selected_on": SELECTED_ON[train.monitor],
     }
     with replacing(models) as fresh:
         fresh.mkdir()

@@ -1,4 +1,5 @@
 import json
+import math
 
 import pytest
 import torch
@@ -132,4 +133,6 @@ def test_summary_names_values_and_intervals():
 def test_validation_scores():
     logits, labels = torch.tensor([[0.0, 0.0], [0.0, 0.0]]), torch.tensor([0, 1])
     scores = evaluation.validation_scores(predictions_of(logits, labels))
-    assert scores == pytest.approx({"accuracy": 0.5, "loss": 0.693147}, abs=1e-6)
+    assert scores == pytest.approx({"accuracy": 0.5, "accuracy_se": 0.353553, "loss": 0.693147}, abs=1e-6)
+    three = predictions_of(torch.tensor([[9.0, 0.0]] * 4), torch.tensor([0, 0, 0, 1]))
+    assert evaluation.validation_scores(three)["accuracy_se"] == pytest.approx(math.sqrt(0.75 * 0.25 / 4))

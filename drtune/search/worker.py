@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from drtune.config import Monitor
 from drtune.errors import DRTuneError, TrainingError
 from drtune.files import read_json, write_json
 from drtune.search.storage import patiently
@@ -18,7 +19,7 @@ from drtune.search.study import Attempt, Pruned, Study
 from drtune.search.winner import edited
 from drtune.tracking.lifecycle import clear
 from drtune.tracking.stage_key import StageIdentity, stage_key, under
-from drtune.training.selection import Monitor, rank
+from drtune.training.selection import Record, kept_epoch
 
 Run = Callable[[Attempt], Sequence[float]]
 KEY = "key.json"
@@ -132,25 +133,28 @@ class Score:
     def __init__(self, attempt: Attempt, metric: str, monitor: Monitor) -> None:
         self.attempt, self.metric, self.monitor = attempt, metric, monitor
         self.ended: list[float] = []
-        self.best: Mapping[str, Any] | None = None
+        self.history: list[Record] = []
         self.offset = self.step = 0
 
-    def epoch(self, record: Mapping[str, Any]) -> None:
+    def epoch(self, record: Record) -> None:
         """Take a history record.
 
         Raises:
             Pruned: the trial is not worth going on.
         """
-        if self.best is None or rank(record, self.monitor) > rank(self.best, self.monitor):
-            self.best = record
+        self.history.append(record)
         self.step = self.offset + int(record["epoch"])
-        self.attempt.report(mean([*self.ended, self.best[self.metric]]), self.step)
+        self.attempt.report(mean([*self.ended, self.now()]), self.step)
 
     def end_training(self) -> None:
         """The next records belong to another training."""
-        if self.best is not None:
-            self.ended.append(float(self.best[self.metric]))
-        self.best, self.offset = None, self.step + 1
+        if self.history:
+            self.ended.append(self.now())
+        self.history, self.offset = [], self.step + 1
+
+    def now(self) -> float:
+        """The metric of the running training, at the epoch that is kept so far."""
+        return float(kept_epoch(self.history, self.monitor)[self.metric])
 
     @property
     def value(self) -> float:

@@ -25,21 +25,19 @@ class Progress:
         epoch: epochs done, over all phases.
         step: optimiser steps done, over all phases.
         history: one record an epoch.
-        best_epoch: epoch of `best_state`, counted from 1; 0 is the start (see `head_start`).
-        best_score: what was best, larger is better, compared from left to right.
-        best_state: model weights of the best epoch, on the CPU.
+        best_epoch: the epoch that is kept (`selection`), counted from 1; 0 is the start (`head_start`).
+        best_state: its model weights, on the CPU.
     """
 
     epoch: int = 0
     step: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
     best_epoch: int = 0
-    best_score: tuple[float, ...] = ()
     best_state: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def best(self) -> dict[str, Any]:
-        """The record of the best epoch."""
+        """The record of the epoch that is kept."""
         return next(record for record in self.history if record["epoch"] == self.best_epoch)
 
 

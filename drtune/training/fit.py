@@ -37,10 +37,10 @@ class Fitted:
     """A finished training.
 
     Attributes:
-        model: classifier with the weights of the best epoch.
+        model: classifier with the weights of the epoch that is kept.
         backbone: the encoder it came from and the input it expects.
         card: the data set it was trained on.
-        progress: history and best epoch.
+        progress: history, and which epoch is kept.
     """
 
     model: Classifier

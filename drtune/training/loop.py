@@ -28,7 +28,7 @@ from drtune.evaluation import predict, validation_scores
 from drtune.methods.contract import Method, Phase, trains_encoder
 from drtune.training.checkpoint import Progress, read_checkpoint, restore, save_checkpoint
 from drtune.training.optimizers import build_optimizer, build_schedule
-from drtune.training.selection import rank
+from drtune.training.selection import kept_epoch
 from drtune.training.wise_ft import WeightEnsemble
 
 FLUSH_STEPS = 50
@@ -246,15 +246,13 @@ class Trainer:
         return validation_scores(predict(self.candidate(), self.val, self.accelerator.device))
 
     def keep(self, record: dict[str, Any]) -> None:
-        """Add an epoch to the history, report it, and keep its weights where they are the best so far."""
-        score = rank(record, self.settings.monitor)
+        """Add an epoch to the history, report it, and keep its weights where `train.monitor` says so."""
         self.progress.history.append(record)
         self.progress.epoch = record["epoch"]
-        if not self.progress.best_score or score > self.progress.best_score:
+        if kept_epoch(self.progress.history, self.settings.monitor) is record:
             weights = self.candidate().state_dict()
             state = {name: value.detach().cpu().clone() for name, value in weights.items()}
-            self.progress.best_epoch, self.progress.best_score = record["epoch"], score
-            self.progress.best_state = state
+            self.progress.best_epoch, self.progress.best_state = record["epoch"], state
         values = {name: value for name, value in record.items() if name != "phase"}
         self.hooks.on_event("epoch", values, self.progress.step)
 

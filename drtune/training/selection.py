@@ -1,18 +1,30 @@
 """Which epoch of a training is kept: `train.monitor`."""
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-Monitor = Literal["accuracy", "loss", "last"]
+from drtune.config import Monitor
+
+Record = Mapping[str, Any]
 
 
-def rank(record: Mapping[str, Any], monitor: Monitor) -> tuple[float, ...]:
-    """What epochs are compared by, from left to right, larger is better; the first of equals is kept.
+def kept_epoch(history: Sequence[Record], monitor: Monitor) -> Record:
+    """The record of the epoch that is kept of those so far, which may give way to the next one only.
 
     Args:
-        record: of the history, with `epoch`, `val_accuracy` and `val_loss`.
-        monitor: `accuracy` on validation, then the lower loss; `loss`, then the higher accuracy; or `last`.
+        history: at least one record with `epoch`, `val_accuracy`, `val_accuracy_se` and `val_loss`, in the
+            order of time.
+        monitor: `accuracy` on validation, then the lower loss; `loss`, then the higher accuracy; of equals
+            the first. `accuracy_1se`, the latest epoch whose accuracy is at most one standard error below
+            the best: the rule of Breiman, Friedman, Olshen, Stone, "Classification and Regression Trees"
+            (1984), with the longest training in place of the smallest tree. `last`, whatever its scores.
     """
-    accuracy, loss = record["val_accuracy"], record["val_loss"]
-    by = {"accuracy": (accuracy, -loss), "loss": (-loss, accuracy), "last": (record["epoch"],)}
-    return by[monitor]
+    if monitor == "last":
+        return history[-1]
+    if monitor == "loss":
+        return max(history, key=lambda record: (-record["val_loss"], record["val_accuracy"]))
+    best = max(history, key=lambda record: (record["val_accuracy"], -record["val_loss"]))
+    if monitor == "accuracy":
+        return best
+    lowest = best["val_accuracy"] - best["val_accuracy_se"]
+    return next(record for record in reversed(history) if record["val_accuracy"] >= lowest)

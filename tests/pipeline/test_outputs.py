@@ -1,6 +1,9 @@
+from typing import get_args
+
 import pytest
 
 from drtune.backbones.model_file import load_model
+from drtune.config import Monitor
 from drtune.files import read_json
 from pipeline import outputs
 from pipeline.outputs import log_result, log_settings, save
@@ -33,6 +36,15 @@ def test_the_model_is_the_best_epoch_s_and_says_how_it_was_chosen(made, tmp_path
     assert about["settings"] == stage.params.method("dr_tune").model_dump()
     kept = fitted.progress.best_state
     assert all((value == kept[name]).all() for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("monitor", get_args(Monitor))
+def test_every_way_to_choose_the_epoch_is_told(finished_stage, tmp_path, monitor):
+    stage = finished_stage({"train.monitor": monitor, "train.epochs": 1})
+    save(trained(stage), stage.params, tmp_path / "models")
+    said = load_model(tmp_path / "models")[2]["selected_on"]
+    assert said.startswith("nothing" if monitor == "last" else f"validation {monitor.split('_')[0]}")
+    assert ("one standard error" in said) == (monitor == "accuracy_1se")
 
 
 def test_the_same_training_gives_the_same_bytes(made, tmp_path):

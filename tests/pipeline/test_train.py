@@ -51,7 +51,7 @@ def model_bytes():
 
 def test_it_writes_a_model_that_needs_no_other_file(finished_stage, capsys):
     shutil.rmtree(paths.MODEL)
-    made = finished_stage()
+    made = finished_stage({"train.monitor": "accuracy"})
     train.main(made)
     assert sorted(path.name for path in paths.MODEL.iterdir()) == FILES
     model, spec, about = load_model(paths.MODEL)

@@ -241,8 +241,9 @@ def test_a_solved_head_is_the_candidate_of_epoch_0(task, bank, trainer_of):
     trainer = trainer_of(task.params(SOLVED_HEAD), task.dataset, bank)
     start = trainer.start
     assert start["epoch"] == 0
-    assert set(start) == {"epoch", "phase", "train_loss", "val_accuracy", "val_loss"}
-    assert trainer.validate() == {"accuracy": start["val_accuracy"], "loss": pytest.approx(start["val_loss"])}
+    assert set(start) == {"epoch", "phase", "train_loss", "val_accuracy", "val_accuracy_se", "val_loss"}
+    scores = {f"val_{name}": value for name, value in trainer.validate().items()}
+    assert scores == pytest.approx({name: start[name] for name in scores})
     assert start["val_accuracy"] > 0.7
     assert trainer_of(task.params(), task.dataset, bank).start is None
 

@@ -115,7 +115,7 @@ def test_it_learns_and_reports_every_epoch_and_step():
     assert [r["epoch"] for r in done.history] == [1, 2, 3, 4]
     assert set(done.history[0]) == {
         "epoch", "phase", "train_loss", "loss/cross_entropy", "lr_backbone", "lr_head",
-        "val_accuracy", "val_loss",
+        "val_accuracy", "val_accuracy_se", "val_loss",
     }  # fmt: skip
     steps = [(values, step) for name, values, step in events if name == "step"]
     assert [step for _, step in steps] == list(range(1, 13))
@@ -177,7 +177,7 @@ def test_a_killed_training_goes_on_bit_for_bit(tmp_path, kill_at, variant):
     torch.manual_seed(99)
     got = rest.run()
     assert got.history == expected.history
-    assert (got.best_epoch, got.best_score) == (expected.best_epoch, expected.best_score)
+    assert got.best_epoch == expected.best_epoch
     assert all(
         torch.equal(a, b) for a, b in zip(got.best_state.values(), expected.best_state.values(), strict=True)
     )
@@ -259,13 +259,18 @@ def test_no_image_is_read_where_nothing_is_to_be_converted():
         ("loss", [(0.5, 1.0), (0.7, 2.0), (0.7, 1.5), (0.6, 0.1)], 4),
         ("accuracy", [(0.5, 1.0), (0.5, 1.0)], 1),
         ("last", [(0.9, 0.1), (0.7, 0.2), (0.2, 3.0)], 3),
+        ("accuracy_1se", [(0.5, 1.0), (0.7, 2.0), (0.66, 2.5), (0.6, 0.1)], 3),
     ],
 )
-def test_best_epoch_is_chosen_on_validation_and_ties_go_to_the_other_score(monitor, scores, best):
+def test_the_weights_of_the_epoch_that_validation_chooses_are_kept(monitor, scores, best):
     t = trainer(classifier(), monitor=monitor)
     for epoch, (accuracy, loss) in enumerate(scores, 1):
-        t.keep({"epoch": epoch, "val_accuracy": accuracy, "val_loss": loss})
+        nn.init.constant_(t.model.head.bias, epoch)
+        record = {"epoch": epoch, "val_accuracy": accuracy, "val_accuracy_se": 0.05, "val_loss": loss}
+        t.keep(record)
     assert t.progress.best_epoch == best
+    assert t.progress.best_state["head.bias"].tolist() == [best] * 3
+    assert t.progress.best["val_accuracy"] == scores[best - 1][0]
 
 
 class Diverging(Stateless):
