@@ -68,8 +68,8 @@ def learning_curves(history: Sequence[Mapping[str, Any]], selected_epoch: int | 
 
     Args:
         history: one record an epoch with `epoch` (0 is the start, before training) and any of `phase`,
-            `train_loss`, `loss/<term>`, `train_accuracy`, `val_accuracy`, `val_loss`, `lr_backbone`,
-            `lr_head`. What a record lacks leaves a gap; what all lack is left out.
+            `train_loss`, `loss/<term>`, `train_accuracy`, `val_accuracy`, `val_accuracy_se`, `val_loss`,
+            `lr_backbone`, `lr_head`. What a record lacks leaves a gap; what all lack is left out.
         selected_epoch: the `epoch` whose weights were kept, marked in each panel; None marks none.
     """
     if not history:
@@ -100,7 +100,7 @@ def learning_curves(history: Sequence[Mapping[str, Any]], selected_epoch: int | 
 
 
 def draw_lines(axes: Axes, history: Sequence[Mapping[str, Any]], lines: list[Line], scale: float) -> None:
-    """Draw each key that some record holds, times `scale`."""
+    """Draw each key that some record holds, times `scale`, and its standard error, `<key>_se`, as a band."""
     epochs = [record["epoch"] for record in history]
     marker = "o" if len(history) <= MARKED_EPOCHS else ""
     for key, label, colour in lines:
@@ -108,6 +108,11 @@ def draw_lines(axes: Axes, history: Sequence[Mapping[str, Any]], lines: list[Lin
         if any(value is not None for value in values):
             heights = [float("nan") if value is None else scale * value for value in values]
             axes.plot(epochs, heights, color=colour, marker=marker, label=label)
+            errors = [scale * record.get(f"{key}_se", 0.0) for record in history]
+            if any(errors):
+                low, high = ([h + sign * e for h, e in zip(heights, errors, strict=True)] for sign in (-1, 1))
+                label = f"{label} ± one standard error"
+                axes.fill_between(epochs, low, high, color=colour, alpha=0.2, linewidth=0, label=label)
 
 
 def mark_epochs(axes: Axes, history: Sequence[Mapping[str, Any]], selected_epoch: int | None) -> None:

@@ -83,6 +83,17 @@ def test_learning_curves_of_two_terms():
     assert rates.get_yscale() == "log"
 
 
+def test_a_standard_error_is_a_band_around_its_curve():
+    history = [record | {"val_accuracy_se": 0.02 * record["epoch"]} for record in history_of(3)]
+    loss, _, accuracy, _ = learning_curves(history, 3).axes
+    assert legend_of(accuracy)[1:] == ["val", "val ± one standard error", "kept: epoch 3"]
+    (band,) = accuracy.collections
+    for epoch, record in enumerate(history, 1):
+        ends = {round(y, 6) for x, y in band.get_paths()[0].vertices if x == epoch}
+        assert ends == {round(100 * record["val_accuracy"] + sign * 2 * epoch, 6) for sign in (-1, 1)}
+    assert not loss.collections
+
+
 def test_one_term_needs_no_panel():
     figure = learning_curves(history_of(3, terms=("cross_entropy",)), None)
     assert [axes.get_title() for axes in figure.axes] == ["Loss", "Accuracy", "Learning rate"]
