@@ -360,7 +360,7 @@ HISTORY = [
     record(1, 0.6, 0.4),
     record(2, 0.6, 0.3),
     record(3, 0.7, 0.9),
-    record(4, 0.65, 1.1),
+    record(4, 0.7, 1.1),
 ]
 
 
@@ -371,9 +371,9 @@ HISTORY = [
         ("val_accuracy", "loss", [0.2, 0.6, 0.6, 0.6, 0.6]),
         ("val_loss", "accuracy", [1.5, 0.4, 0.3, 0.9, 0.9]),
         ("val_loss", "loss", [1.5, 0.4, 0.3, 0.3, 0.3]),
-        ("val_accuracy", "last", [0.2, 0.6, 0.6, 0.7, 0.65]),
+        ("val_accuracy", "last", [0.2, 0.6, 0.6, 0.7, 0.7]),
         ("val_loss", "last", [1.5, 0.4, 0.3, 0.9, 1.1]),
-        ("val_accuracy", "accuracy_1se", [0.2, 0.6, 0.6, 0.7, 0.65]),
+        ("val_accuracy", "accuracy_1se", [0.2, 0.6, 0.6, 0.7, 0.7]),
         ("val_loss", "accuracy_1se", [1.5, 0.4, 0.3, 0.9, 1.1]),
     ],
 )
@@ -385,6 +385,21 @@ def test_the_value_is_the_metric_at_the_epoch_that_is_kept(metric, monitor, valu
     score.end_training()
     assert heard.reports == list(enumerate(values))
     assert score.value == values[-1]
+
+
+def test_equal_epochs_keep_the_first_and_equal_losses_the_more_accurate():
+    scores = [Score(Heard(), metric, "loss") for metric in ("epoch", "val_accuracy")]
+    for score in scores:
+        for one in (record(1, 0.5, 0.3), record(2, 0.6, 0.3), record(3, 0.6, 0.3)):
+            score.epoch(one)
+    assert [score.now() for score in scores] == [2, 0.6]
+
+
+def test_an_epoch_near_the_best_gives_its_value_and_one_far_below_does_not():
+    score = Score(Heard(), "val_accuracy", "accuracy_1se")
+    for one in (record(1, 0.8, 0.3), record(2, 0.7, 0.4), record(3, 0.6, 0.5)):
+        score.epoch(one)
+    assert score.now() == 0.7
 
 
 def test_trainings_with_several_seeds_are_averaged_and_their_steps_go_on():
