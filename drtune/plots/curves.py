@@ -108,7 +108,7 @@ def draw_lines(axes: Axes, history: Sequence[Mapping[str, Any]], lines: list[Lin
         if any(value is not None for value in values):
             heights = [float("nan") if value is None else scale * value for value in values]
             axes.plot(epochs, heights, color=colour, marker=marker, label=label)
-            errors = [scale * record.get(f"{key}_se", 0.0) for record in history]
+            errors = [scale * (record.get(f"{key}_se") or 0.0) for record in history]
             if any(errors):
                 low, high = ([h + sign * e for h, e in zip(heights, errors, strict=True)] for sign in (-1, 1))
                 label = f"{label} ± one standard error"

@@ -9,7 +9,9 @@ Record = Mapping[str, Any]
 
 
 def kept_epoch(history: Sequence[Record], monitor: Monitor) -> Record:
-    """The record of the epoch that is kept of those so far, which may give way to the next one only.
+    """The record of the epoch that is kept of those so far.
+
+    One more epoch is either kept itself or changes nothing: a copy of one epoch's weights is enough.
 
     Args:
         history: at least one record with `epoch`, `val_accuracy`, `val_accuracy_se` and `val_loss`, in the

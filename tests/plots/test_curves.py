@@ -94,6 +94,14 @@ def test_a_standard_error_is_a_band_around_its_curve():
     assert not loss.collections
 
 
+def test_a_gap_in_a_curve_is_a_gap_in_its_band():
+    history = [record | {"val_accuracy_se": 0.02} for record in history_of(3)]
+    history[1] |= {"val_accuracy": None, "val_accuracy_se": None}
+    _, _, accuracy, _ = learning_curves(history, None).axes
+    (band,) = accuracy.collections
+    assert {x for path in band.get_paths() for x, _ in path.vertices} == {1, 3}
+
+
 def test_one_term_needs_no_panel():
     figure = learning_curves(history_of(3, terms=("cross_entropy",)), None)
     assert [axes.get_title() for axes in figure.axes] == ["Loss", "Accuracy", "Learning rate"]
