@@ -199,6 +199,7 @@ def translate(
     rotation: Tensor | None,
     confidence: Literal["cosine", "dot", "off"],
     temperature: float,
+    wanted: slice = slice(None),
 ) -> Tensor:
     """Eq. 8-12: move each class of the pretrained bank onto its place in the downstream bank.
 
@@ -210,9 +211,10 @@ def translate(
         rotation: R [D, D]; None is no rotation.
         confidence: see `confidences`.
         temperature: divides the confidences in the softmax of Eq. 10; 1 in the paper.
+        wanted: the k rows that are returned; the means are of all.
 
     Returns:
-        [K, D] float32 rows x; `x @ rotation.T` are the rows of Eq. 12 (see the module's docstring).
+        [k, D] float32 rows x; `x @ rotation.T` are the rows of Eq. 12 (see the module's docstring).
     """
     with float32_maths(pretrained.device):
         rows, C = pretrained.float(), len(prototypes)
@@ -223,7 +225,7 @@ def translate(
             target = target @ rotation
         count = class_sums(labels, torch.ones_like(alpha), C).clamp_min(1)
         mean = class_sums(labels, rows, C) / count[:, None]  # Eq. 8 without R
-        return (target - mean).index_select(0, labels).add_(rows)
+        return (target - mean).index_select(0, labels[wanted]).add_(rows[wanted])
 
 
 @torch.no_grad()

@@ -54,6 +54,14 @@ class RingBank:
         """[filled] int64, in slot order."""
         return self._labels[: self._filled]
 
+    def turn(self, step: int, rows: int | None) -> slice:
+        """The slots whose turn it is: at most `rows` of them, evenly spaced; each has one turn in a round.
+
+        None takes all in every step, and so does a number that is not below the filled slots.
+        """
+        steps = 1 if rows is None else -(-self._filled // rows)
+        return slice(step % steps, None, steps)
+
     def push(self, pretrained: Tensor, downstream: Tensor, labels: Tensor) -> None:
         """Take in B pairs, each over the oldest; of more than K only the last K count.
 

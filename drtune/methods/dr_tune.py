@@ -35,6 +35,7 @@ class DRTuneSettings(config.Settings):
     loss_scale: Literal["sum", "mean"]
     bank: Literal["precomputed", "online"]
     bank_size: Count
+    rows_per_step: Count | None
     normalize: bool
     rotation: Literal["proper", "orthogonal", "off"]
     rotation_center: bool
@@ -99,8 +100,7 @@ class DRTune(Stateless):
         """Eq. 14 on the batch, and on the ring as it was before the batch."""
         features, logits = model(batch.images)
         self.pair = (self.pretrained(batch), features.detach())
-        bank_scores = self.bank_scores(unwrapped(model).head, features.detach())
-        distribution = cross_entropy(bank_scores, self.ring.labels)
+        distribution = cross_entropy(*self.bank_scores(unwrapped(model).head, features.detach()))
         objective = cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)
         weight = self.settings.weight
         weight = len(self.ring) / len(batch.labels) if isinstance(weight, str) else weight
@@ -114,8 +114,8 @@ class DRTune(Stateless):
             return self.encoder(batch.images)  # type: ignore[no-any-return]
         return self.bank.rows(batch.view, batch.index).to(batch.labels.device, non_blocking=True)
 
-    def bank_scores(self, head: nn.Linear, features: Tensor) -> Tensor:
-        """[K, C] scores of the calibrated ring, float32; `features` [B, D] of the batch set the scale."""
+    def bank_scores(self, head: nn.Linear, features: Tensor) -> tuple[Tensor, Tensor]:
+        """[k, C] scores and [k] labels of the rows whose turn it is; the batch's `features` set the scale."""
         use, ring = self.settings, self.ring
         pretrained, downstream = ring.units if use.normalize else (ring.pretrained, ring.downstream)
         if use.rotation != "off" and self.step % use.rotation_every == 0:
@@ -123,13 +123,14 @@ class DRTune(Stateless):
             self.rotation = procrustes(pretrained, downstream, proper=proper, center=center)
         elif use.rotation_between == "none":
             self.rotation = None
-        rows, labels = pretrained, self.ring.labels
+        turn = ring.turn(self.step, use.rows_per_step)
+        rows, labels = pretrained[turn], ring.labels
         if use.translation:
             phi, how = head.weight, (use.confidence, use.temperature)
-            rows = translate(pretrained, downstream, labels, phi, self.rotation, *how)
+            rows = translate(pretrained, downstream, labels, phi, self.rotation, *how, turn)
         if use.rescale == "batch":
             rows = rescale(rows, features)
-        return scores(rows, head.weight, head.bias, self.rotation)
+        return scores(rows, head.weight, head.bias, self.rotation), labels[turn]
 
     def after_step(self, batch: Batch) -> None:
         """Put the batch's pairs into the ring."""

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -28,6 +30,21 @@ def test_any_sequence_of_pushes_equals_a_list_of_slots(capacity, sizes):
         assert torch.equal(ring.labels, expected)
         assert torch.equal(ring.pretrained, expected[:, None].repeat(1, 2).float())
         assert torch.equal(ring.downstream, -expected[:, None].repeat(1, 2).float())
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 50), st.integers(0, 99))
+def test_a_round_of_turns_takes_every_filled_slot_once(capacity, filled, rows, step):
+    ring = RingBank(capacity, 2, CPU, normalize=False)
+    ring.push(*items(0, filled))
+    slots = torch.arange(len(ring))
+    steps = math.ceil(len(ring) / rows)
+    turns = [slots[ring.turn(step + number, rows)] for number in range(steps)]
+    sizes = [len(turn) for turn in turns]
+    assert torch.equal(torch.cat(turns).sort().values, slots)
+    assert max(sizes) <= rows
+    assert max(sizes) - min(sizes) <= 1
+    assert torch.equal(slots[ring.turn(step, None)], slots)
 
 
 def test_only_filled_rows_are_exposed():

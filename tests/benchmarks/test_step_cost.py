@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NAMES = [
     step_cost.PLAIN,
     step_cost.PRECOMPUTED,
+    step_cost.WHOLE,
     step_cost.ONLINE,
     step_cost.OFFICIAL,
     step_cost.OFFICIAL_RELAID,
@@ -46,7 +47,7 @@ def test_every_contender_is_timed_in_every_round(world):
 def test_parts_add_up_to_a_mean_step(world, monkeypatch):
     once = {"relaid step": 20.0, "relaid pass": 4.0, "own step": 30.0, "own pass": 7.0}
     rest = {"plain": (1.0, 1.0), "precomputed": (1.5, 2.5), "official": (2.0, 6.0)}  # (kept, rotated)
-    contenders = ["plain", "precomputed", "precomputed", "official", "official"]
+    contenders = ["plain", "precomputed", "precomputed", "precomputed", "official", "official"]
     monkeypatch.setattr(
         step_cost, "contenders", lambda world, others: dict(zip(NAMES, contenders, strict=True))
     )
@@ -59,7 +60,7 @@ def test_parts_add_up_to_a_mean_step(world, monkeypatch):
     )
     world.every = 10
     (times,) = step_cost.measure_parts(world, 1)
-    assert list(times.values()) == pytest.approx([20.0, 20.6, 24.6, 37.0 + 1.4, 24.0 + 1.4])
+    assert list(times.values()) == pytest.approx([20.0, 20.6, 20.6, 24.6, 37.0 + 1.4, 24.0 + 1.4])
 
 
 def test_the_official_code_is_timed_in_its_own_layout_and_in_ours(world):
@@ -77,6 +78,15 @@ def test_the_official_code_is_timed_in_its_own_layout_and_in_ours(world):
     assert layouts == [True, False]
 
 
+def test_one_contender_takes_the_whole_ring_whatever_is_shipped(world):
+    found = step_cost.contenders(world, others=False)
+    shipped, whole = (
+        found[name].__closure__[0].cell_contents.settings for name in (step_cost.PRECOMPUTED, step_cost.WHOLE)
+    )
+    assert shipped == world.params.method("dr_tune").model_copy(update={"bank_size": 128})
+    assert whole == shipped.model_copy(update={"rows_per_step": None})
+
+
 def test_rotations_fall_on_the_numbers_that_the_period_divides(world):
     rotations = []
     for number in (0, 1, world.every):
@@ -88,10 +98,10 @@ def test_rotations_fall_on_the_numbers_that_the_period_divides(world):
 
 
 def test_the_table_gives_medians_and_quartiles():
-    rounds = [dict(zip(NAMES, (0.1, 0.1 * x, 0.2, 0.3, 0.25), strict=True)) for x in (1.0, 1.1, 1.2)]
+    rounds = [dict(zip(NAMES, (0.1, 0.1 * x, 0.15, 0.2, 0.3, 0.25), strict=True)) for x in (1.0, 1.1, 1.2)]
     lines = step_cost.table(rounds).splitlines()
     assert " ".join(lines[2].split()) == "DR-Tune, precomputed bank 110.0 1.100 (1.050 to 1.150)"
-    assert lines[-3] == f"official cost / {step_cost.ONLINE}: 1.500 (1.500 to 1.500)"
+    assert lines[-4] == f"official cost / {step_cost.ONLINE}: 1.500 (1.500 to 1.500)"
     assert lines[-1] == f"official cost, channels last / {step_cost.ONLINE}: 1.250 (1.250 to 1.250)"
 
 

@@ -19,9 +19,9 @@ from drtune.seeding import generator
 GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden" / "dr_tune_official.safetensors"
 OFFICIAL = {
     "weight": "bank_over_batch", "loss_scale": "mean", "bank": "precomputed", "bank_size": 32,
-    "normalize": True, "rotation": "proper", "rotation_center": True, "rotation_every": 10,
-    "rotation_between": "none", "translation": True, "confidence": "cosine", "temperature": 1.0,
-    "rescale": "batch", "head_scale": None, "batch_norm": None,
+    "rows_per_step": None, "normalize": True, "rotation": "proper", "rotation_center": True,
+    "rotation_every": 10, "rotation_between": "none", "translation": True, "confidence": "cosine",
+    "temperature": 1.0, "rescale": "batch", "head_scale": None, "batch_norm": None,
 }  # fmt: skip
 PAPER = OFFICIAL | {
     "loss_scale": "sum", "normalize": False, "rotation": "orthogonal", "rotation_center": False,
@@ -268,6 +268,34 @@ def test_the_rotation_is_refreshed_on_time_and_kept_or_dropped_in_between(betwee
     assert not torch.allclose(seen[3], torch.eye(D), atol=1e-3)
 
 
+def distributions(change, steps):
+    """R_DR of some steps on the same ring, head and batch."""
+    model = classifier()
+    method = method_of(PAPER | {"weight": 1.0} | change)
+    method.prepare(model, bank_of(model), [])
+    random = generator(3)
+    method.ring.push(torch.rand(20, D, generator=random), torch.rand(20, D, generator=random), LABELS[:20])
+    values = []
+    for method.step in range(steps):
+        values.append(method.loss(model, batch_of(range(8)))["distribution"].detach())
+    return torch.stack(values)
+
+
+@pytest.mark.parametrize(
+    "change", [{}, {"translation": False}, {"rescale": "batch"}, {"normalize": True}], ids=str
+)
+def test_turns_of_the_ring_add_up_to_the_whole_calibrated_as_a_whole(change):
+    whole = distributions(change, 1)
+    turns = distributions(change | {"rows_per_step": 8}, 4)
+    assert turns.std() > 0.01
+    torch.testing.assert_close(turns.mean(), whole[0])
+
+
+@pytest.mark.parametrize("rows", [32, 512])
+def test_a_ring_of_no_more_rows_than_a_turn_is_taken_whole(rows):
+    assert torch.equal(distributions({"rows_per_step": rows}, 3), distributions({}, 3))
+
+
 PARTS_OFF = {
     "rotation": "off",
     "translation": False,
@@ -301,7 +329,11 @@ def test_without_calibration_the_bank_is_classified_as_it_is():
     assert "rotation" not in method.state_dict()
 
 
-@pytest.mark.parametrize("preset", [OFFICIAL, PAPER | {"rotation_every": 4}], ids=["official", "kept"])
+@pytest.mark.parametrize(
+    "preset",
+    [OFFICIAL, PAPER | {"rotation_every": 4}, PAPER | {"rows_per_step": 10}],
+    ids=["official", "kept", "by turns"],
+)
 @pytest.mark.parametrize("done", [1, 6, 10])
 def test_a_resumed_training_is_bit_identical(preset, done):
     def begin():
