@@ -114,7 +114,7 @@ def polar_by_svd(S: Tensor, determinant: float | None) -> Tensor:
     """
     U, sigma, Vh = torch.linalg.svd(S)
     if determinant is not None:
-        determinant = determinant * float(torch.linalg.det(U @ Vh))
+        determinant = determinant * float(torch.linalg.slogdet(U @ Vh)[0])  # det underflows from n = 400 on
     silent = int((sigma <= SILENT * sigma[0]).sum())
     if silent:
         loud = len(S) - silent

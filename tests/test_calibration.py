@@ -334,6 +334,23 @@ def test_a_single_dimension_turns_by_its_sign(route):
     assert float(rotation_by(route, up, down, True, False)) == pytest.approx(1)
 
 
+@both_routes
+@pytest.mark.parametrize("D", [300, 500])
+def test_a_rotation_of_many_dimensions_is_proper(route, D):
+    random = torch.Generator().manual_seed(D)
+    turn = torch.linalg.qr(torch.randn(D, D, generator=random)).Q
+    if torch.linalg.slogdet(turn)[0] > 0:
+        turn[:, 0] *= -1  # the optimum is a reflection
+    pretrained = torch.randn(2 * D, D, generator=random)
+    found = {
+        proper: rotation_by(route, pretrained, pretrained @ turn.T, proper, False) for proper in (True, False)
+    }
+    assert {proper: float(torch.linalg.slogdet(R)[0]) for proper, R in found.items()} == {
+        True: 1.0,
+        False: -1.0,
+    }
+
+
 def test_the_cpu_takes_the_svd():
     S = torch.randn(6, 6, generator=torch.Generator().manual_seed(0))
     assert torch.equal(nearest_orthogonal(S, False), calibration.polar_by_svd(S, None))
