@@ -1,14 +1,14 @@
-"""Time of a training step: plain fine-tuning, DR-Tune in both forms, what its official code would cost, and
-every other method.
+"""Time of a training step: plain fine-tuning, DR-Tune with either bank and with the whole ring in every step,
+what its official code would cost, and every other method.
 
     python -m benchmarks.step_cost                                      (in the project folder)
     python -m benchmarks.step_cost --backbone resnet50 --classes 200 --rounds 5 --parts
 
-All are `Trainer.step` with the settings in params.yaml but for the official code (`official_step.py`); all
-have the official optimiser and batch norm mode. The convolutions of the official code are in PyTorch's
-default layout, ours in channels last; it is timed in both. One process, one random batch, a bank in memory;
-they take turns. A round is `rotation_every` steps, so that everyone's rotation is in it. Ratios are medians
-over rounds, with quartiles. bfloat16 autocast on a GPU.
+All are `Trainer.step` with the settings in params.yaml, and what the name says, but for the official code
+(`official_step.py`); all have the official optimiser and batch norm mode. The convolutions of the official
+code are in PyTorch's default layout, ours in channels last; it is timed in both. One process, one random
+batch, a bank in memory; they take turns. A round is `rotation_every` steps, so that everyone's rotation is
+in it. Ratios are medians over rounds, with quartiles. bfloat16 autocast on a GPU.
 """
 
 import argparse
