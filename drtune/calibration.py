@@ -113,8 +113,9 @@ def polar_by_svd(S: Tensor, determinant: float | None) -> Tensor:
         determinant: +1 or -1 turns the weakest direction round if need be; None takes what comes.
     """
     U, sigma, Vh = torch.linalg.svd(S)
+    W = U @ Vh
     if determinant is not None:
-        determinant = determinant * float(torch.linalg.slogdet(U @ Vh)[0])  # det underflows from n = 400 on
+        determinant = determinant * float(torch.linalg.slogdet(W)[0])  # det underflows from n = 400 on
     silent = int((sigma <= SILENT * sigma[0]).sum())
     if silent:
         loud = len(S) - silent
@@ -122,6 +123,8 @@ def polar_by_svd(S: Tensor, determinant: float | None) -> Tensor:
         U = torch.cat([U[:, :loud], U[:, loud:] @ between], dim=1)
     elif determinant is not None and determinant < 0:
         U = torch.cat([U[:, :-1], -U[:, -1:]], dim=1)
+    else:
+        return W  # type: ignore[no-any-return]
     return U @ Vh  # type: ignore[no-any-return]
 
 

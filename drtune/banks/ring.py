@@ -59,7 +59,7 @@ class RingBank:
 
         None takes all in every step, and so does a number that is not below the filled slots.
         """
-        steps = 1 if rows is None else -(-self._filled // rows)
+        steps = 1 if rows is None else max(1, -(-self._filled // rows))
         return slice(step % steps, None, steps)
 
     def push(self, pretrained: Tensor, downstream: Tensor, labels: Tensor) -> None:
