@@ -28,8 +28,8 @@ from benchmarks.harness import (
     train,
     validation,
 )
-from drtune.config import Params, read_yaml
-from drtune.files import read_json, write_json
+from drtune.base.files import read_json, write_json
+from drtune.params import Params, read_yaml
 
 RESULTS = Path("benchmarks/results")
 TABLE = Path("benchmarks/ablation.json")

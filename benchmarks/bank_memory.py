@@ -20,7 +20,7 @@ import torch
 
 from drtune.banks.bank import BankHeader, open_bank
 from drtune.banks.writer import write_bank
-from drtune.seeding import generator
+from drtune.base.seeding import generator
 
 CHUNK = 4096
 """Rows written at a time; the same ones every time, since their values do not matter here."""

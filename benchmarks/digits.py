@@ -16,9 +16,10 @@ from typing import Any
 
 from benchmarks.ablation import CONVERTED, PLAIN, SCALED
 from benchmarks.harness import changed, make_task, seeded, test_scores, train, validation
+from drtune.backbones.settings import BackboneSettings
 from drtune.backbones.zoo import completed
-from drtune.config import BackboneSettings, load, read_yaml
-from drtune.files import write_json
+from drtune.base.files import write_json
+from drtune.params import load, read_yaml
 
 EMBEDDED = completed(load(Path("params.yaml"))[BackboneSettings])
 RANDOM: dict[str, Any] = {f"backbone.{key}": value for key, value in EMBEDDED.model_dump().items()}

@@ -19,10 +19,11 @@ from typing import Any
 import torch
 
 from benchmarks.harness import Task, changed, make_task, ood_scores, run_all, seeded, train
-from drtune.config import EvaluateSettings, Params, read_yaml
-from drtune.errors import ConfigError
-from drtune.files import write_json
-from drtune.robustness import measure_corrupted, set_name
+from drtune.base.errors import ConfigError
+from drtune.base.files import write_json
+from drtune.evaluation.robustness import measure_corrupted, set_name
+from drtune.evaluation.settings import EvaluateSettings
+from drtune.params import Params, read_yaml
 from pipeline.evaluate import measure_test
 
 RESULTS = Path("benchmarks/fair_results")

@@ -10,9 +10,9 @@ from sklearn.isotonic import isotonic_regression
 
 from benchmarks.fair import result
 from benchmarks.harness import spread
-from drtune.config import read_yaml
-from drtune.files import read_json, replacing, write_json
-from drtune.plots.style import BLUE, GREY, new_figure, save, styled
+from drtune.base.files import read_json, replacing, write_json
+from drtune.evaluation.pictures.style import BLUE, GREY, new_figure, save, styled
+from drtune.params import read_yaml
 
 TABLE, TEXT, PICTURE = (Path(f"benchmarks/fair.{ending}") for ending in ("json", "md", "png"))
 AGAINST = {"plain": "finetune", "LP-FT": "lp_ft"}

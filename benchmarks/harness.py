@@ -8,22 +8,19 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, NamedTuple
 
+from drtune.backbones.settings import BackboneSettings
 from drtune.backbones.zoo import build_backbone
 from drtune.banks.extract import bank_identity, extract_bank, training_views
-from drtune.config import (
-    AugmentSettings,
-    BackboneSettings,
-    DataSettings,
-    EvaluateSettings,
-    ExtractSettings,
-    Params,
-    parse,
-)
-from drtune.data.ingest import ingest
+from drtune.banks.settings import ExtractSettings
+from drtune.base.device import pick_device
 from drtune.data.loaders import processors
 from drtune.data.packed import Split, open_split
-from drtune.evaluation import measure, pick_device
-from drtune.methods import SETTINGS
+from drtune.data.settings import AugmentSettings
+from drtune.evaluation.measure import measure
+from drtune.evaluation.settings import EvaluateSettings
+from drtune.params import SETTINGS, Params, parse
+from drtune.sources.ingest import ingest
+from drtune.sources.settings import DataSettings
 from drtune.training.fit import Fitted, fit
 from drtune.training.loop import Hooks
 from pipeline.evaluate import measure_test

@@ -26,17 +26,18 @@ from torch.utils.data import DataLoader
 
 from benchmarks.official_step import Official
 from drtune.backbones.classifier import Classifier
+from drtune.backbones.settings import BackboneSettings
 from drtune.backbones.zoo import Backbone, build_backbone, completed
 from drtune.banks.bank import BankHeader, FeatureBank
-from drtune.config import BackboneSettings, Params, TrainSettings, load
+from drtune.base.device import pick_device
+from drtune.base.memory import keep_freed_memory
+from drtune.base.seeding import generator, seed_everything
 from drtune.data.batch import Batch
-from drtune.evaluation import pick_device
-from drtune.memory import keep_freed_memory
-from drtune.methods import METHODS, SETTINGS
-from drtune.methods.dr_tune import DRTune
-from drtune.seeding import generator, seed_everything
+from drtune.methods.dr_tune.method import DRTune
+from drtune.params import SETTINGS, Params, load
 from drtune.training.loop import Hooks, Trainer, set_mode
 from drtune.training.optimizers import build_optimizer
+from drtune.training.settings import TrainSettings
 
 PLAIN, PRECOMPUTED, ONLINE = "plain fine-tuning", "DR-Tune, precomputed bank", "DR-Tune, online"
 WHOLE = "DR-Tune, all rows a step"
@@ -113,7 +114,7 @@ class Nothing(nn.Module):
 def ours(name: str, change: dict[str, object], world: World) -> Step:
     """`Trainer.step` of one of our methods."""
     settings = world.params.method(name).model_copy(update=change)
-    method = METHODS[name](settings, world.train)
+    method = SETTINGS[name](settings, world.train)
     loader: Any = DataLoader([world.batch], batch_size=None)  # type: ignore[arg-type]
     model = world.model()
     trainer = Trainer(model, method, world.bank, loader, loader, world.train, Hooks())
@@ -154,7 +155,7 @@ def seconds(step: Step, numbers: Iterable[int], device: torch.device) -> float:
 
 def contenders(world: World, others: bool) -> dict[str, Step]:
     """The first six and maybe all other methods, each with its own model at the same start."""
-    names = [name for name in METHODS if others and name not in ("finetune", "dr_tune")]
+    names = [name for name in SETTINGS if others and name not in ("finetune", "dr_tune")]
     ring: dict[str, object] = {"bank_size": world.bank_size}
     return {
         PLAIN: ours("finetune", {}, world),

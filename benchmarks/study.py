@@ -30,15 +30,16 @@ from benchmarks.harness import (
     train,
     validation,
 )
-from drtune.config import Params, TrainSettings, read_yaml
-from drtune.files import read_json, write_json
-from drtune.search.design import Design
-from drtune.search.space import own_values, read_study, resolved
-from drtune.search.storage import open_storage
-from drtune.search.study import Attempt, Study, begin
-from drtune.search.worker import Score, work_through
+from drtune.base.files import read_json, write_json
+from drtune.params import Params, read_yaml
+from drtune.studies.design import Design
+from drtune.studies.space import own_values, read_study, resolved
+from drtune.studies.storage import open_storage
+from drtune.studies.study import Attempt, Study, begin
+from drtune.studies.worker import Score, work_through
 from drtune.training.fit import fit
 from drtune.training.loop import Hooks
+from drtune.training.settings import TrainSettings
 
 SAMPLERS = ("auto", "random")
 RESULTS = Path("benchmarks/study_results")

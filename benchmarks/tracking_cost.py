@@ -15,10 +15,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from drtune.tracking.journal import Journal, Shipper
-from drtune.tracking.mlflow_run import MlflowTarget
-from drtune.tracking.mlflow_store import connect
-from drtune.tracking.run import StageRun
+from drtune.runs.journal import Journal, Shipper
+from drtune.runs.mlflow_run import MlflowTarget
+from drtune.runs.mlflow_store import connect
+from drtune.runs.run import StageRun
 
 VALUES = {
     "step/loss": 2.31,
@@ -76,9 +76,9 @@ def thread_seconds(thread: threading.Thread) -> float:
 
 def real_training() -> None:
     """Run the train stage and print where its time went."""
-    from drtune.methods import SETTINGS
+    from drtune.params import SETTINGS
+    from drtune.runs.runner import Stage, run_stage
     from pipeline import train
-    from pipeline.stage import Stage, run_stage
 
     spent: dict[str, float] = {}
     for name in ("log_metrics", "log_params", "log_artifact", "log_text", "log_input", "set_tags"):

@@ -1,10 +1,10 @@
 """Stage 1: read or fetch the images, check every one, pack them into Arrow files."""
 
-from drtune.config import DataSettings
-from drtune.data.ingest import ingest
+from drtune.runs.console import Bar
+from drtune.runs.runner import Stage, run_stage
+from drtune.sources.ingest import ingest
+from drtune.sources.settings import DataSettings
 from pipeline import paths
-from pipeline.console import Bar
-from pipeline.stage import Stage, run_stage
 
 
 def main(stage: Stage) -> None:

@@ -4,19 +4,22 @@ from pathlib import Path
 
 from drtune.backbones.classifier import Classifier
 from drtune.backbones.model_file import load_model
+from drtune.backbones.predictions import Predictions
+from drtune.backbones.settings import BackboneSettings
 from drtune.backbones.zoo import build_backbone
-from drtune.config import BackboneSettings, EvaluateSettings
+from drtune.base.files import read_json, write_json
 from drtune.data.card import read_card
 from drtune.data.packed import PackedSplit, Split, open_split
 from drtune.data.transforms import InputSpec
-from drtune.evaluation import Predictions, measure
-from drtune.files import read_json, write_json
-from drtune.plots import corruption_figures, draw_reports
-from drtune.robustness import measure_corrupted
-from drtune.tracking.naming import flat
+from drtune.evaluation.measure import measure
+from drtune.evaluation.pictures.reports import draw_reports
+from drtune.evaluation.pictures.robustness import corruption_figures
+from drtune.evaluation.robustness import measure_corrupted
+from drtune.evaluation.settings import EvaluateSettings
+from drtune.runs.console import Bar
+from drtune.runs.naming import flat
+from drtune.runs.runner import Stage, run_stage
 from pipeline import paths
-from pipeline.console import Bar
-from pipeline.stage import Stage, run_stage
 
 
 def main(stage: Stage) -> None:

@@ -1,8 +1,8 @@
 """Write the encoder of the finished model as a file for `backbone.weights`; the last stage of pretrain/."""
 
 from drtune.backbones.model_file import export_encoder
+from drtune.runs.runner import Stage, run_stage
 from pipeline import paths
-from pipeline.stage import Stage, run_stage
 
 
 def main(stage: Stage) -> None:

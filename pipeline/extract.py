@@ -1,14 +1,16 @@
 """Stage 2: run the frozen pretrained backbone over the training images and keep its features in a bank."""
 
+from drtune.backbones.settings import BackboneSettings
 from drtune.backbones.zoo import build_backbone
 from drtune.banks.extract import bank_identity, extract_bank, training_views
-from drtune.config import AugmentSettings, BackboneSettings, ExtractSettings
+from drtune.banks.settings import ExtractSettings
+from drtune.base.device import pick_device
 from drtune.data.card import read_card
 from drtune.data.packed import Split, open_split
-from drtune.evaluation import pick_device
+from drtune.data.settings import AugmentSettings
+from drtune.runs.console import Bar
+from drtune.runs.runner import Stage, run_stage
 from pipeline import paths
-from pipeline.console import Bar
-from pipeline.stage import Stage, run_stage
 
 
 def main(stage: Stage) -> None:

@@ -3,11 +3,14 @@
 from pathlib import Path
 
 from drtune.backbones.model_file import save_model
+from drtune.backbones.settings import BackboneSettings
 from drtune.backbones.zoo import completed
-from drtune.config import AugmentSettings, BackboneSettings, Monitor, Params, TrainSettings
-from drtune.files import replacing, write_json
-from drtune.tracking.run import StageRun
+from drtune.base.files import replacing, write_json
+from drtune.data.settings import AugmentSettings
+from drtune.params import Params
+from drtune.runs.run import StageRun
 from drtune.training.fit import Fitted
+from drtune.training.settings import Monitor, TrainSettings
 from pipeline import paths
 
 SELECTED_ON: dict[Monitor, str] = {

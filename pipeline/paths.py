@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from drtune.tracking.stage_key import store_root
+from drtune.runs.stage_key import store_root
 
 PARAMS = Path("params.yaml")
 LOCK = Path("dvc.lock")

@@ -1,10 +1,10 @@
 """Stage 3: train one method; the epoch is chosen on validation."""
 
-from drtune.config import TrainSettings
-from drtune.methods import SETTINGS
+from drtune.params import SETTINGS
+from drtune.runs.runner import Stage, run_stage
+from drtune.training.settings import TrainSettings
 from pipeline import paths
 from pipeline.outputs import log_result, log_settings, save
-from pipeline.stage import Stage, run_stage
 from pipeline.training import trained
 
 

@@ -3,15 +3,15 @@
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from drtune.config import TrainSettings
 from drtune.data.card import read_card
 from drtune.data.loaders import steps_per_epoch
 from drtune.data.packed import Split
+from drtune.runs.console import Bar, in_words
+from drtune.runs.runner import Stage
 from drtune.training.fit import Fitted, fit
 from drtune.training.loop import Hooks, ignore
+from drtune.training.settings import TrainSettings
 from pipeline import paths
-from pipeline.console import Bar, in_words
-from pipeline.stage import Stage
 
 OnEpoch = Callable[[Mapping[str, float]], None]
 STEP_POINTS = 500

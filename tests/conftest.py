@@ -89,7 +89,7 @@ def clean_torch():
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory) -> Path:
     """An MLflow store without runs, made once: MLflow takes seconds to make its tables."""
-    from drtune.tracking.mlflow_store import prepare_database
+    from drtune.runs.mlflow_store import prepare_database
 
     folder = tmp_path_factory.mktemp("store")
     prepare_database(folder / "mlflow.db", folder)
@@ -115,7 +115,7 @@ PLAN = {
 @pytest.fixture(scope="session")
 def empty_storage(tmp_path_factory) -> Path:
     """An Optuna storage without studies, made once."""
-    from drtune.search.storage import open_storage
+    from drtune.studies.storage import open_storage
 
     path = tmp_path_factory.mktemp("storage") / "optuna.db"
     with warnings.catch_warnings(action="ignore"):  # pytest puts Optuna's back, which we switch off
@@ -126,11 +126,11 @@ def empty_storage(tmp_path_factory) -> Path:
 @pytest.fixture
 def new_study(tmp_path, empty_storage):
     """Begin a study of `methods.dr_tune.weight` in `folder`/.drtune/optuna.db; `change` names settings."""
-    from drtune.search.design import Design
-    from drtune.search.domains import Interval
-    from drtune.search.space import StudySettings
-    from drtune.search.storage import open_storage
-    from drtune.search.study import begin
+    from drtune.studies.design import Design
+    from drtune.studies.domains import Interval
+    from drtune.studies.space import StudySettings
+    from drtune.studies.storage import open_storage
+    from drtune.studies.study import begin
 
     opened = []
 

@@ -132,7 +132,7 @@ def histories(folder: Path) -> tuple[list[tuple[str, str]], dict[tuple[str, str]
 def differences(folder: Path, undisturbed: Path) -> list[str]:
     """What is not as in the undisturbed project, in words."""
     subprocess.run(
-        [sys.executable, "-c", "from drtune.cli import app; app()", "sync"],
+        [sys.executable, "-c", "from drtune.cli.main import app; app()", "sync"],
         cwd=folder,
         env=environment(folder),
         check=True,

@@ -16,8 +16,8 @@ import pytest
 from mlflow.server.security_utils import is_allowed_host_header
 from ruamel.yaml import YAML
 
-from drtune.tracking.record import collect
-from drtune.tracking.run import run_tags
+from drtune.runs.record import collect
+from drtune.runs.run import run_tags
 
 ROOT = Path(__file__).resolve().parents[1]
 MAKEFILE = (ROOT / "Makefile").read_text()

@@ -1,168 +1,158 @@
-"""params.yaml: every leaf is known, typed, explained, and read by what it steers."""
-
-from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-import yaml
 from ruamel.yaml import YAML
 
-from drtune import config
-from drtune.config import SECTIONS, load, read_yaml
-from drtune.faults import rule_of
-from drtune.methods import SETTINGS
-from drtune.search.space import StudySettings
-from pipeline import download, evaluate, extract, train
-from pipeline.stage import Stage
+from drtune.base.errors import ConfigError
+from drtune.base.settings import Settings
+from drtune.params import load, missing_paths, read_yaml
+from drtune.sources.settings import DataSettings
+from drtune.training.settings import TrainSettings
 
-ROOT = Path(__file__).resolve().parents[1]
-FILE, PRETRAINING = ROOT / "params.yaml", ROOT / "pretrain/params.yaml"
-TYPES = {**SECTIONS, **{f"methods.{name}": section for name, section in SETTINGS.items()}}
-"""Section name -> settings class."""
-FREE = {"backbone.kwargs", "study.space"}
-"""Sections of the user's own keys: handed on as a whole, so they count as one leaf."""
-VARIANTS = [
-    {"train.method": "dr_tune"},
-    {"train.method": "finetune", "train.optimizer": "adamw", "extract.views": 2, "train.ema_decay": 0.9},
-    {"train.method": "linear_probe", "train.clip_norm": 1.0, "train.schedule_every": "epoch"},
-    {"train.method": "lp_ft", "train.wise_ft": 0.5, "train.monitor": "last"},
-    {"train.method": "sp", "methods.sp.penalty": "gl_sp_fisher", "methods.sp.fisher_samples": 4},
-    {"train.method": "core_tuning"},
-    {"train.method": "bi_tuning"},
-    {"train.method": "supcon", "methods.supcon.projection_dim": 8},
-    {"train.method": "bss"},
-    {"train.method": "delta", "train.head_init": "bank"},
-    {"train.method": "daft"},
-]
-"""Toy runs that together read everything."""
+SHIPPED = Path(__file__).resolve().parents[1] / "params.yaml"
 
 
-def leaves(values, prefix=""):
-    """Dotted names of all leaves of a settings file, in its order."""
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping) and name not in FREE:
-            yield from leaves(value, f"{name}.")
-        else:
-            yield name
+class Toy(Settings):
+    size: int
+
+    def cross_faults(self, train):
+        return (
+            [("train.batch_size", f"{train.batch_size} exceeds {self.size}")]
+            if train.batch_size > self.size
+            else []
+        )
 
 
-def fields():
-    """Dotted names of all settings that the code knows."""
-    return {f"{name}.{field}" for name, section in TYPES.items() for field in section.model_fields}
+class Empty(Settings):
+    pass
 
 
-def test_leaves_and_settings_are_the_same_things():
-    study = {f"study.{field}" for field in StudySettings.model_fields}  # of no stage
-    assert set(leaves(read_yaml(FILE))) == fields() | study
-    assert len(fields()) > 60
-    assert load(FILE, SETTINGS).source == "params.yaml"
+def write(tmp_path, edit):
+    raw = YAML(typ="safe", pure=True).load(SHIPPED)
+    edit(raw)
+    path = tmp_path / "params.yaml"
+    with path.open("w") as stream:
+        YAML(typ="safe", pure=True).dump(raw, stream)
+    return path
 
 
-def test_pretraining_has_the_same_keys_in_the_same_order():
-    keys = [
-        [name for name in leaves(read_yaml(file)) if not name.startswith("study.")]
-        for file in (PRETRAINING, FILE)
-    ]
-    assert [key for key in keys[0] if "methods." not in key] == [k for k in keys[1] if "methods." not in k]
-    assert set(keys[0]) <= set(keys[1]), "sections of methods that it does not use may be left out"
-    assert load(PRETRAINING, SETTINGS).source == "params.yaml"
+def test_shipped_params_load_into_typed_frozen_sections():
+    params = load(SHIPPED)
+    assert params[DataSettings].name == "digits"
+    assert isinstance(params[TrainSettings].lr_head, float)
+    with pytest.raises(Exception, match="frozen"):
+        params[TrainSettings].epochs = 3
 
 
-@pytest.mark.parametrize("file", [FILE, PRETRAINING], ids=["params.yaml", "pretrain/params.yaml"])
-def test_yaml_1_1_reads_the_same_values(file):
-    assert yaml.safe_load(file.read_text()) == read_yaml(file)
+def test_all_faults_of_all_sections_are_listed_at_once(tmp_path):
+    def edit(raw):
+        raw["train"]["epochs"] = "100"
+        raw["data"]["shot"] = 5
+        del raw["evaluate"]["bootstrap"]
+        raw["trian"] = {}
+
+    with pytest.raises(ConfigError) as caught:
+        load(write(tmp_path, edit))
+    text = str(caught.value)
+    assert text.startswith("params.yaml: 4 faults\n")
+    assert "train.epochs        expected an integer >= 1, got '100' (text)" in text
+    assert "data.shot           unknown key; did you mean shots?" in text
+    assert "evaluate.bootstrap  is missing; expected an integer >= 100" in text
+    assert "trian               unknown key; did you mean train?" in text
 
 
-def test_no_setting_has_a_default_in_code():
-    defaults = [
-        f"{name}.{field}"
-        for name, section in TYPES.items()
-        for field, about in section.model_fields.items()
-        if not about.is_required()
-    ]
-    assert defaults == []
+def test_section_missing_or_of_another_kind(tmp_path):
+    def edit(raw):
+        del raw["data"]
+        raw["extract"] = 3
+
+    with pytest.raises(ConfigError) as caught:
+        load(write(tmp_path, edit))
+    assert "section is missing; known keys: name, path, shots" in str(caught.value)
+    assert "expected a section (key: value), got 3 (integer)" in str(caught.value)
 
 
-def lines_of(node, prefix=""):
-    """Dotted name -> line number, from 0, of every leaf."""
-    found = {}
-    for key, value in node.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping) and name not in FREE:
-            found |= lines_of(value, f"{name}.")
-        else:
-            found[name] = node.lc.key(key)[0]
-    return found
+def test_methods_are_checked_where_their_settings_are_given(tmp_path):
+    def edit(raw):
+        raw["methods"] = {"toy": {"size": 16, "extra": 1}, "empyt": None, "empty": None}
+        raw["train"]["method"] = "tyo"
+
+    with pytest.raises(ConfigError) as caught:
+        load(write(tmp_path, edit), {"toy": Toy, "empty": Empty})
+    text = str(caught.value)
+    assert "methods.empyt      unknown key; did you mean empty? known: toy, empty" in text
+    assert "methods.toy.extra  unknown key; known: size" in text
+    assert "train.method       'tyo' is unknown; did you mean toy? known: toy, empty" in text
 
 
-def test_every_number_says_its_unit_meaning_or_source():
-    text = FILE.read_text().splitlines()
-    numbers = {name: line for name, line in lines_of(YAML().load(FILE)).items() if is_number(name)}
-    silent = [f"{FILE.name}:{line + 1} {name}" for name, line in numbers.items() if "#" not in text[line]]
-    assert silent == []
-    assert len(numbers) > 30
+def test_a_method_adds_faults_between_settings(tmp_path):
+    def edit(raw):
+        raw["methods"] = {"toy": {"size": 16}}
+        raw["train"] |= {"method": "toy", "batch_size": 32}
+
+    with pytest.raises(ConfigError, match="train.batch_size  32 exceeds 16"):
+        load(write(tmp_path, edit), {"toy": Toy})
 
 
-def is_number(name):
-    """Whether a setting takes a number or a list of numbers."""
-    section, _, field = name.rpartition(".")
-    words = rule_of({**TYPES, "study": StudySettings}[section], field)
-    return any(word in words for word in ("integer", "a number", "numbers"))
+@pytest.mark.parametrize(
+    ("section", "values", "text"),
+    [
+        (
+            "data",
+            {"val_fraction": 0.6, "test_fraction": 0.5},
+            r"0\.6 \+ data\.test_fraction 0\.5 leave nothing to train on",
+        ),
+        ("augment", {"crop_area": [0.9, 0.5]}, r"augment\.crop_area  lower end 0\.9 exceeds upper end 0\.5"),
+        ("augment", {"crop_area": [0.5, 1.5]}, r"upper end 1\.5 exceeds 1, the whole image"),
+        (
+            "train",
+            {"optimizer": "sgd", "momentum": 0.0},
+            r"train\.nesterov  true needs train\.momentum > 0, got 0",
+        ),
+        (
+            "train",
+            {"head_init": "normal", "wise_ft": 0.5},
+            r"train\.wise_ft  0\.5 mixes in the start, a head of train\.head_init: normal; set that to bank",
+        ),
+    ],
+)
+def test_faults_between_settings(tmp_path, section, values, text):
+    with pytest.raises(ConfigError, match=text):
+        load(write(tmp_path, lambda raw: raw[section].update(values)))
 
 
-def is_replacing(name):
-    """Whether a method's setting stands in for one of `train`, whose reading then counts."""
-    return name.rpartition(".")[2] in TYPES["train"].model_fields
+def test_exponents_are_numbers_and_doubled_keys_are_faults(tmp_path):
+    path = tmp_path / "p.yaml"
+    path.write_text("a: 1e-3\n")
+    assert read_yaml(path) == {"a": 0.001}
+    path.write_text("a: 1\na: 2\n")
+    with pytest.raises(ConfigError, match="p.yaml: not valid YAML"):
+        read_yaml(path)
+    path.write_text("- 1\n")
+    with pytest.raises(ConfigError, match=r"expected sections \(key: value\), got \[1\] \(list\)"):
+        read_yaml(path)
+    with pytest.raises(ConfigError, match="no such file; run from the folder that holds dvc.yaml"):
+        read_yaml(tmp_path / "none.yaml")
 
 
-@pytest.fixture
-def read(monkeypatch):
-    """Names of settings that are looked at; empty it after loading, because checking looks too."""
-    seen = set()
-    names = {section: name for name, section in TYPES.items()}
-    original = config.Settings.__getattribute__
-
-    def look(self, attribute):
-        section = type(self)
-        if section in names and attribute in section.model_fields:
-            seen.add(f"{names[section]}.{attribute}")
-        return original(self, attribute)
-
-    monkeypatch.setattr(config.Settings, "__getattribute__", look)
-    return seen
+def test_train_method_must_be_a_key_of_methods_where_their_types_are_not_given(tmp_path):
+    path = write(tmp_path, lambda raw: raw["train"].update(method="dr_tun"))
+    with pytest.raises(ConfigError, match=r"train\.method  'dr_tun' is unknown; did you mean dr_tune\?"):
+        load(path)
 
 
-def silent_run():
-    nothing = lambda *_: None  # noqa: E731
-    return SimpleNamespace(log_params=nothing, log_metrics=nothing, log_artifact=nothing)
-
-
-def test_every_setting_is_read(read, tmp_path, squares, tiny_params, monkeypatch, clean_torch):
-    squares(tmp_path / "images")
+def test_paths_that_dvc_depends_on_must_exist(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    used = set()
-    for change in VARIANTS:
-        params = load(tiny_params(tmp_path / "params.yaml", change), SETTINGS)
-        read.clear()
-        stage = Stage(params, silent_run(), tmp_path / "running" / change["train.method"])
-        for script in (download, extract, train):
-            script.main(stage)
-        used |= read
-    evaluate.main(stage)  # once: it draws figures for seconds
-    used |= read
-    replacing = {name for name in fields() if name.startswith("methods.") and is_replacing(name)}
-    assert replacing >= {"methods.sp.weight_decay", "methods.daft.batch_norm"}
-    assert sorted(fields() - used - replacing) == []
-    assert used <= fields()
+    params = load(write(tmp_path, lambda raw: raw["data"].update(path="pets")))
+    data, weights = missing_paths(params)
+    assert data[0] == "data.path"
+    assert data[1].startswith("'pets': no such folder; name the folder that holds your images")
+    assert weights[0] == "backbone.weights"
+    assert "no such file; give a .safetensors or .pth file, timm" in weights[1]
+    Path("pets").mkdir()
+    params = load(write(tmp_path, lambda raw: (raw["data"].update(path="pets"), no_weights(raw))))
+    assert missing_paths(params) == []
 
 
-def test_a_setting_that_nobody_looks_at_is_noticed(read):
-    params = load(FILE, SETTINGS)
-    read.clear()
-    section = params[config.ExtractSettings]
-    assert section.model_dump()["seed"] == 0
-    assert read == set(), "a dump for the log is no use of a setting"
-    assert section.views == 0
-    assert read == {"extract.views"}
+def no_weights(raw):
+    raw["backbone"]["weights"] = "none"

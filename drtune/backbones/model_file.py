@@ -10,12 +10,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from drtune.backbones.classifier import Classifier
+from drtune.backbones.settings import BackboneSettings
 from drtune.backbones.weights import RECORD
 from drtune.backbones.zoo import fixed_input
-from drtune.config import BackboneSettings
+from drtune.base.errors import WeightsError
+from drtune.base.files import read_json, replacing, write_json
 from drtune.data.transforms import InputSpec
-from drtune.errors import WeightsError
-from drtune.files import read_json, replacing, write_json
 
 WEIGHTS, CARD = "model.safetensors", "model.json"
 

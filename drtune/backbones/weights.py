@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
-from drtune.errors import WeightsError
+from drtune.base.errors import WeightsError
 
 State = Mapping[str, Tensor]
 DAMAGED = "it is cut short or damaged: fetch it again"

@@ -17,10 +17,10 @@ from timm.data import resolve_model_data_config
 from torch import nn
 
 from drtune.backbones.classifier import Classifier
+from drtune.backbones.settings import BackboneSettings
 from drtune.backbones.weights import fingerprint, first_line, load_encoder, read_checkpoint, recorded
-from drtune.config import BackboneSettings
+from drtune.base.errors import ConfigError, WeightsError
 from drtune.data.transforms import InputSpec
-from drtune.errors import ConfigError, WeightsError
 
 HUB_SECONDS = 5.0
 """Longest wait for the hub's first answer; its own client would ask for a minute before it gives up."""

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from drtune.errors import BankError
+from drtune.base.errors import BankError
 
 FORMAT = "drtune.bank.1"
 IN_MEMORY_BYTES = 256 * 1024**2

@@ -11,14 +11,15 @@ from torch.utils.data import DataLoader
 
 from drtune.backbones.zoo import Backbone
 from drtune.banks.bank import BankHeader
+from drtune.banks.settings import ExtractSettings
 from drtune.banks.writer import write_bank
-from drtune.config import AugmentSettings, ExtractSettings
+from drtune.base.memory import keep_freed_memory
 from drtune.data.batch import Batch
 from drtune.data.card import DatasetCard, data_sha256
 from drtune.data.loaders import eval_loader, view_loader
 from drtune.data.packed import PackedSplit
+from drtune.data.settings import AugmentSettings
 from drtune.data.transforms import InputSpec, describe, eval_transform, train_transform
-from drtune.memory import keep_freed_memory
 
 
 def bank_identity(

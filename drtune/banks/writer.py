@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from drtune.banks.bank import BankHeader, Layout, plan
-from drtune.errors import BankError
-from drtune.files import replacing
+from drtune.base.errors import BankError
+from drtune.base.files import replacing
 
 
 class BankWriter:

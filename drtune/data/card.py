@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from drtune.errors import DataError
-from drtune.files import write_json
+from drtune.base.errors import DataError
+from drtune.base.files import write_json
 
 CARD_NAME = "dataset.json"
 

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from drtune.base.seeding import derive, generator
 from drtune.data.batch import Batch
 from drtune.data.packed import PackedSplit
 from drtune.data.transforms import Transform
-from drtune.seeding import derive, generator
 
 Key = tuple[int, int]
 """(draw, row): the number of the augmentation, and the row of the split."""

@@ -17,9 +17,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from drtune.base.errors import DataError
 from drtune.data.card import read_card
 from drtune.data.images import decode_rgb
-from drtune.errors import DataError
 
 Row = tuple[str, bytes, int]
 """(id, encoded image, label)"""

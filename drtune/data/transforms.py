@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
-from drtune.config import AugmentSettings
+from drtune.data.settings import AugmentSettings
 
 Transform = Callable[[Image.Image], Tensor]
 """RGB image -> [3, S, S] float32, normalised."""

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import drtune
 from drtune.backbones.model_file import CARD, WEIGHTS
-from drtune.errors import WeightsError
-from drtune.files import replacing
-from drtune.tracking.pointer import SIGNATURE
-from drtune.tracking.store import set_defaults
+from drtune.base.errors import WeightsError
+from drtune.base.files import replacing
+from drtune.runs.pointer import SIGNATURE
+from drtune.runs.store import set_defaults
 
 LOADER = "drtune.serving.pyfunc"
 PACKAGES = (

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from drtune.errors import ConfigError, WeightsError
-from drtune.files import read_json
+from drtune.base.errors import ConfigError, WeightsError
+from drtune.base.files import read_json
+from drtune.runs.stage_key import cache_folder, cached_object, dvc_folder
 from drtune.serving.pyfunc import ImageClassifier
-from drtune.tracking.stage_key import cache_folder, cached_object, dvc_folder
 
 
 @contextmanager

@@ -11,9 +11,9 @@ import pandas  # type: ignore[import-untyped]
 import torch
 
 from drtune.backbones.model_file import load_model
+from drtune.base.errors import DataError
 from drtune.data.images import decode_rgb, examine
 from drtune.data.transforms import eval_transform
-from drtune.errors import DataError
 
 BATCH_SIZE = 64
 

@@ -5,14 +5,14 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from drtune.errors import TrackingError
-from drtune.files import read_json
+from drtune.base.errors import TrackingError
+from drtune.base.files import read_json
+from drtune.runs.outs import describe_out
+from drtune.runs.pointer import FOLDER, POINTER
+from drtune.runs.run_store import SHORT, RunStore, StoredRun
+from drtune.runs.stage_key import dvc_folder
 from drtune.serving.materialize import materialize, pins
 from drtune.serving.pointer import model_from_cache
-from drtune.tracking.outs import describe_out
-from drtune.tracking.pointer import FOLDER, POINTER
-from drtune.tracking.run_store import SHORT, RunStore, StoredRun
-from drtune.tracking.stage_key import dvc_folder
 
 COPY = "materialized"
 LOCK = Path("requirements.lock")

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from drtune.files import replacing
+from drtune.base.files import replacing
 
 STATE = "state.pt"
 

@@ -9,24 +9,29 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from drtune.backbones.classifier import Classifier, init_head
+from drtune.backbones.predictions import predict
+from drtune.backbones.settings import BackboneSettings
 from drtune.backbones.zoo import Backbone, build_backbone
 from drtune.banks.bank import FeatureBank, open_bank
 from drtune.banks.extract import bank_identity
-from drtune.config import AugmentSettings, BackboneSettings, ExtractSettings, Params, TrainSettings
+from drtune.banks.settings import ExtractSettings
+from drtune.base.device import pick_device
+from drtune.base.errors import BankError, TrainingError
+from drtune.base.memory import keep_freed_memory
+from drtune.base.seeding import generator, seed_everything
+from drtune.base.settings import Params
 from drtune.data.batch import Batch
 from drtune.data.card import DatasetCard, read_card
 from drtune.data.loaders import eval_loader, steps_per_epoch, train_loader
 from drtune.data.packed import Split, open_split
+from drtune.data.settings import AugmentSettings
 from drtune.data.transforms import eval_transform, train_transform
-from drtune.errors import BankError, TrainingError
-from drtune.evaluation import pick_device, predict, validation_scores
-from drtune.memory import keep_freed_memory
-from drtune.methods import build_method
-from drtune.methods.contract import trains_encoder
-from drtune.seeding import generator, seed_everything
 from drtune.training.checkpoint import Progress
+from drtune.training.contract import load_method, trains_encoder
 from drtune.training.head_start import bank_rows, solve_head
 from drtune.training.loop import Hooks, Trainer
+from drtune.training.settings import TrainSettings
+from drtune.training.validation import validation_scores
 
 SMALLEST_SQUARE = 1e-12
 """Stands in for the squared length of features that are all zero."""
@@ -68,7 +73,7 @@ def fit(params: Params, dataset: Path, bank: Path, hooks: Hooks) -> Fitted:
     card = read_card(dataset)
     backbone = build_backbone(params[BackboneSettings])
     features = checked_bank(params, card, backbone, bank)
-    method = build_method(params)
+    method = load_method(settings.method)(params.method(settings.method), settings)
     if trains_encoder(method, settings.epochs):
         refuse_lone_images(settings, backbone.encoder, card.counts[Split.TRAIN])
     model = backbone.classifier(len(card.classes))

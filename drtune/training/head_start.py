@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from drtune.banks.bank import FeatureBank
-from drtune.seeding import generator
+from drtune.base.seeding import generator
 
 STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 """Values of C that are tried, for features of mean squared length 1."""

@@ -19,16 +19,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from drtune.backbones.batch_norm import convert_batch_norms
 from drtune.backbones.classifier import Classifier, unwrapped
+from drtune.backbones.predictions import predict
 from drtune.banks.bank import FeatureBank
-from drtune.config import TrainSettings
+from drtune.base.errors import TrainingError
 from drtune.data.batch import Batch
 from drtune.data.loaders import KeptBatches, set_epoch
-from drtune.errors import TrainingError
-from drtune.evaluation import predict, validation_scores
-from drtune.methods.contract import Method, Phase, trains_encoder
 from drtune.training.checkpoint import Progress, read_checkpoint, restore, save_checkpoint
+from drtune.training.contract import Method, Phase, trains_encoder
 from drtune.training.optimizers import build_optimizer, build_schedule
 from drtune.training.selection import kept_epoch
+from drtune.training.settings import TrainSettings
+from drtune.training.validation import validation_scores
 from drtune.training.wise_ft import WeightEnsemble
 
 FLUSH_STEPS = 50

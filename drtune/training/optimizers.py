@@ -8,7 +8,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from drtune.backbones.classifier import Classifier
-from drtune.config import TrainSettings
+from drtune.training.settings import TrainSettings
 
 
 def parameter_groups(

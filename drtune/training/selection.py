@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from drtune.config import Monitor
+from drtune.training.settings import Monitor
 
 Record = Mapping[str, Any]
 

@@ -18,7 +18,7 @@ from drtune.backbones.batch_norm import (
     moments,
     unbiased,
 )
-from drtune.seeding import generator
+from drtune.base.seeding import generator
 
 GOLDEN = Path(__file__).resolve().parents[3] / "shared/golden/daft_bn_conversion_official.safetensors"
 RULES = ["total_variance", "official"]

@@ -3,9 +3,9 @@ import torch
 
 from drtune.backbones.classifier import Classifier
 from drtune.backbones.model_file import export_encoder, load_model, save_model
+from drtune.backbones.settings import BackboneSettings
 from drtune.backbones.zoo import build_backbone
-from drtune.config import BackboneSettings
-from drtune.errors import WeightsError
+from drtune.base.errors import WeightsError
 
 SMALL = BackboneSettings(
     name="resnet10t",

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from drtune.backbones.projection import projection_head
-from drtune.seeding import generator
+from drtune.base.seeding import generator
 
 
 @pytest.mark.parametrize("widths", [(8, 3), (8, 8, 3), (8, 6, 5, 3)])

@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from drtune.backbones.weights import fingerprint, load_encoder, read_checkpoint
-from drtune.errors import WeightsError
+from drtune.base.errors import WeightsError
 
 KWARGS = {"channels": (8, 8, 16, 16), "stem_width": 8}
 

@@ -7,9 +7,9 @@ import torch
 from huggingface_hub import constants as hub
 from safetensors.torch import save_file
 
+from drtune.backbones.settings import BackboneSettings
 from drtune.backbones.zoo import build_backbone
-from drtune.config import BackboneSettings
-from drtune.errors import ConfigError, WeightsError
+from drtune.base.errors import ConfigError, WeightsError
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "weights"
 SMALL = {

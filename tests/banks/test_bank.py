@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from drtune.banks import bank as module
 from drtune.banks.bank import BankHeader, FeatureBank, open_bank, plan
 from drtune.banks.writer import write_bank
-from drtune.errors import BankError
+from drtune.base.errors import BankError
 
 HEADER = BankHeader(
     backbone='{"name": "toy"}',

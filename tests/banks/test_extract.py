@@ -6,13 +6,15 @@ import torch
 from PIL import Image
 from torch import nn
 
+from drtune.backbones.settings import BackboneSettings
 from drtune.banks.bank import BankHeader, open_bank
 from drtune.banks.extract import bank_identity, extract_bank, training_views
-from drtune.config import AugmentSettings, BackboneSettings, ExtractSettings
+from drtune.banks.settings import ExtractSettings
+from drtune.base.errors import BankError
 from drtune.data.batch import Batch
 from drtune.data.card import data_sha256
+from drtune.data.settings import AugmentSettings
 from drtune.data.transforms import InputSpec
-from drtune.errors import BankError
 
 N, V = 7, 2
 IMAGES = torch.randn(V, N, 3, 2, 2, generator=torch.Generator().manual_seed(0))

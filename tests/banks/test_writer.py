@@ -7,7 +7,7 @@ import torch
 
 from drtune.banks.bank import BankHeader, open_bank
 from drtune.banks.writer import write_bank
-from drtune.errors import BankError
+from drtune.base.errors import BankError
 
 HEADER = BankHeader(
     backbone="toy", weights_sha256="aa", data_sha256="bb", transform="{}", views=1, augmented=False,

@@ -17,8 +17,10 @@ from benchmarks.ablation import (
     settings,
     with_trial,
 )
-from drtune.config import DataSettings, TrainSettings, read_yaml
-from drtune.files import write_json
+from drtune.base.files import write_json
+from drtune.params import read_yaml
+from drtune.sources.settings import DataSettings
+from drtune.training.settings import TrainSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -4,9 +4,10 @@ import pytest
 from ruamel.yaml import YAML
 
 from benchmarks import fair
-from drtune.config import DataSettings, TrainSettings, read_yaml
-from drtune.errors import ConfigError
-from drtune.methods import METHODS
+from drtune.base.errors import ConfigError
+from drtune.params import SETTINGS, read_yaml
+from drtune.sources.settings import DataSettings
+from drtune.training.settings import TrainSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,7 +29,7 @@ def resolved(plan, row, trial):
 
 
 def test_every_method_has_a_row(plan):
-    assert {row["method"] for row in plan["fair"]["rows"].values()} == set(METHODS)
+    assert {row["method"] for row in plan["fair"]["rows"].values()} == set(SETTINGS)
     assert {row["title"] for row in plan["fair"]["rows"].values() if row["method"] == "sp"} == {
         "L2-SP", "L2-SP-Fisher", "L1-SP", "GL-SP", "GL-SP-Fisher",
     }  # fmt: skip

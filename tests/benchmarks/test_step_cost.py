@@ -8,10 +8,10 @@ from accelerate.state import AcceleratorState
 from torch import nn
 
 from benchmarks import step_cost
+from drtune.backbones.settings import BackboneSettings
 from drtune.backbones.zoo import Backbone
-from drtune.config import BackboneSettings, load
 from drtune.data.transforms import InputSpec
-from drtune.methods import METHODS, SETTINGS
+from drtune.params import SETTINGS, load
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = [
@@ -38,7 +38,7 @@ def world():
 
 def test_every_contender_is_timed_in_every_round(world):
     rounds = step_cost.measure(world, 2)
-    others = [name for name in METHODS if name not in ("finetune", "dr_tune")]
+    others = [name for name in SETTINGS if name not in ("finetune", "dr_tune")]
     assert [list(times) for times in rounds] == [NAMES + others, NAMES + others]
     assert all(seconds > 0 for times in rounds for seconds in times.values())
     assert [list(times) for times in step_cost.measure_parts(world, 2)] == [NAMES, NAMES]

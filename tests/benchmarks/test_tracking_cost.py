@@ -1,5 +1,5 @@
 from benchmarks.tracking_cost import cost
-from drtune.tracking.journal import entries_of
+from drtune.runs.journal import entries_of
 
 
 def test_every_step_is_written_and_its_cost_told(tmp_path):

@@ -2,8 +2,8 @@
 
 import pytest
 
+from drtune.base.errors import DataError
 from drtune.data.card import DatasetCard, Leaks, Skipped, data_sha256, read_card, write_card
-from drtune.errors import DataError
 
 CARD = DatasetCard(
     name="folder",

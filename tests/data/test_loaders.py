@@ -10,7 +10,6 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from drtune.config import AugmentSettings
 from drtune.data.loaders import (
     EpochBatches,
     KeptBatches,
@@ -23,8 +22,9 @@ from drtune.data.loaders import (
     view_loader,
 )
 from drtune.data.packed import PackedSplit, write_split
-from drtune.data.samples import png_bytes
+from drtune.data.settings import AugmentSettings
 from drtune.data.transforms import InputSpec, eval_transform, train_transform
+from drtune.sources.samples import png_bytes
 
 SPEC = InputSpec(8, (0.5,) * 3, (0.5,) * 3, "bilinear", 1.0)
 AUGMENT = AugmentSettings(

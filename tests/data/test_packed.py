@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
+from drtune.base.errors import DataError
 from drtune.data.card import DatasetCard, Leaks, write_card
 from drtune.data.packed import PackedSplit, Split, open_split, shards_of, write_split
-from drtune.errors import DataError
 
 
 def png(value: int) -> bytes:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from drtune.config import AugmentSettings
+from drtune.data.settings import AugmentSettings
 from drtune.data.transforms import InputSpec, describe, eval_transform, train_transform
 
 SPEC = InputSpec(16, (0.5, 0.25, 0.0), (0.5, 0.25, 1.0), "bilinear", 0.5)

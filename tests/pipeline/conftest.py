@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from drtune.config import load
-from drtune.methods import SETTINGS
-from pipeline import stage as life
-from pipeline.stage import Stage
+from drtune.params import SETTINGS, load
+from drtune.runs import runner as life
+from drtune.runs.runner import Stage
 
 ROOT = Path(__file__).resolve().parents[2]
 

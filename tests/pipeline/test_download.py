@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from drtune.base.errors import DataError
+from drtune.base.files import read_json, sha256_of
 from drtune.data.packed import Split, open_split
-from drtune.errors import DataError
-from drtune.files import read_json, sha256_of
 from pipeline import download, paths
 
 CARD = paths.DATASET / "dataset.json"

@@ -63,7 +63,7 @@ class Repository:
 
     def outs(self):
         """Path -> md5 of everything that the stages wrote."""
-        from drtune.config import read_yaml
+        from drtune.params import read_yaml
 
         stages = read_yaml(self.folder / "dvc.lock")["stages"]
         return {out["path"]: out["md5"] for stage in stages.values() for out in stage["outs"]}
@@ -212,7 +212,7 @@ def test_stages_from_the_cache_show_the_runs_that_made_them(repository):
     runs = repository.runs()
     repository.dvc("exp apply lighter")
     assert repository.stages_of("dvc", "repro") == [], "all of it comes from the cache"
-    sync = [sys.executable, "-c", "from drtune.cli import app; app()", "sync"]
+    sync = [sys.executable, "-c", "from drtune.cli.main import app; app()", "sync"]
     assert "0 adopted" in repository(*sync)
     assert repository.pipelines() == [(status, shipped), (status, lighter)]
 

@@ -7,16 +7,15 @@ from PIL import Image
 from torch.nn.functional import cross_entropy
 
 from drtune.backbones.model_file import load_model
-from drtune.config import load
+from drtune.base.errors import ConfigError, DataError, WeightsError
+from drtune.base.files import read_json, write_json
 from drtune.data.packed import PackedSplit, Row, write_split
 from drtune.data.transforms import eval_transform
-from drtune.errors import ConfigError, DataError, WeightsError
-from drtune.files import read_json, write_json
-from drtune.methods import SETTINGS
-from drtune.metrics import HEADLINE
-from drtune.plots.style import message
+from drtune.evaluation.metrics import HEADLINE
+from drtune.evaluation.pictures.style import message
+from drtune.params import SETTINGS, load
+from drtune.runs.runner import Stage
 from pipeline import evaluate, paths
-from pipeline.stage import Stage
 
 CARD = paths.DATASET / "dataset.json"
 
@@ -88,7 +87,9 @@ def test_sets_drawn_otherwise_are_measured_too(finished_stage, monkeypatch):
 
 
 def test_corruptions_are_measured_and_shown_where_asked_for(finished_stage, measured, capsys, monkeypatch):
-    monkeypatch.setattr("drtune.plots.reports.feature_map", lambda *_, **__: message("left out"))  # slow
+    monkeypatch.setattr(
+        "drtune.evaluation.pictures.reports.feature_map", lambda *_, **__: message("left out")
+    )  # slow
     chosen = {"evaluate.corruptions": ["contrast", "gaussian_noise"], "evaluate.severities": [1, 5]}
     made = finished_stage(chosen)
     evaluate.main(made)

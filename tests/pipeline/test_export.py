@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from drtune.backbones.model_file import load_model
+from drtune.backbones.settings import BackboneSettings
 from drtune.backbones.zoo import build_backbone
-from drtune.config import BackboneSettings
-from drtune.errors import WeightsError
+from drtune.base.errors import WeightsError
 from pipeline import export, paths
 
 

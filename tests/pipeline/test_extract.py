@@ -1,12 +1,12 @@
 import pytest
 import torch
 
+from drtune.backbones.settings import BackboneSettings
 from drtune.backbones.zoo import build_backbone
 from drtune.banks.bank import open_bank
-from drtune.config import BackboneSettings
+from drtune.base.errors import BankError, DataError
 from drtune.data.packed import Split, open_split
 from drtune.data.transforms import eval_transform
-from drtune.errors import BankError, DataError
 from pipeline import download, extract, paths
 
 

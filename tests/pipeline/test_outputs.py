@@ -3,8 +3,8 @@ from typing import get_args
 import pytest
 
 from drtune.backbones.model_file import load_model
-from drtune.config import Monitor
-from drtune.files import read_json
+from drtune.base.files import read_json
+from drtune.training.settings import Monitor
 from pipeline import outputs
 from pipeline.outputs import log_result, log_settings, save
 from pipeline.training import trained

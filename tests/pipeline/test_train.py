@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from drtune.backbones.model_file import load_model
-from drtune.errors import BankError
-from drtune.files import read_json
-from drtune.methods import SETTINGS
+from drtune.base.errors import BankError
+from drtune.base.files import read_json
+from drtune.params import SETTINGS
+from drtune.runs import runner as life
+from drtune.runs.runner import run_stage
 from pipeline import paths, train
-from pipeline import stage as life
-from pipeline.stage import run_stage
 
 FILES = ["history.json", "model.json", "model.safetensors"]
 DVC = """
@@ -28,10 +28,10 @@ stages:
 """
 HANGS_AT_STEP_8 = """
 import time
-from drtune.methods import SETTINGS
+from drtune.params import SETTINGS
 from drtune.training.loop import Hooks
 from pipeline import train, training
-from pipeline.stage import run_stage
+from drtune.runs.runner import run_stage
 
 def hooks(on_event, on_progress, on_prepare, checkpoints):
     def progress(done, total):

@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 
 from drtune.backbones.model_file import save_model
+from drtune.backbones.settings import BackboneSettings
 from drtune.backbones.zoo import build_backbone
-from drtune.config import BackboneSettings
 
 COLOURS = [(200, 40, 40), (40, 200, 40), (40, 40, 200)]
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 import drtune
-from drtune.errors import WeightsError
+from drtune.base.errors import WeightsError
 from drtune.serving.materialize import PACKAGES, materialize, pins
 from drtune.serving.pyfunc import ImageClassifier
 

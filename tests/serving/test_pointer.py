@@ -3,9 +3,9 @@ import shutil
 
 import pytest
 
-from drtune.errors import WeightsError
+from drtune.base.errors import WeightsError
+from drtune.runs.outs import describe_out, folder_listing
 from drtune.serving.pointer import _load_pyfunc, model_from_cache
-from drtune.tracking.outs import describe_out, folder_listing
 
 
 @pytest.fixture

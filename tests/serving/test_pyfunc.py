@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 
 from drtune.backbones.model_file import load_model
+from drtune.base.errors import DataError
 from drtune.data.transforms import eval_transform
-from drtune.errors import DataError
 from drtune.serving.pyfunc import ImageClassifier, _load_pyfunc
 
 

@@ -3,11 +3,11 @@ import shutil
 
 import pytest
 
-from drtune.errors import TrackingError
+from drtune.base.errors import TrackingError
+from drtune.runs.outs import describe_out, folder_listing
+from drtune.runs.pointer import write_pointer
+from drtune.runs.run_store import RunStore
 from drtune.serving.registry import COPY, materialize_to, register_pointer
-from drtune.tracking.outs import describe_out, folder_listing
-from drtune.tracking.pointer import write_pointer
-from drtune.tracking.run_store import RunStore
 
 
 @pytest.fixture

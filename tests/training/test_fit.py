@@ -5,17 +5,20 @@ from typing import Any
 import pytest
 import torch
 
+from drtune.backbones.settings import BackboneSettings
 from drtune.backbones.zoo import build_backbone
 from drtune.banks.bank import open_bank
 from drtune.banks.extract import bank_identity, extract_bank, training_views
-from drtune.config import AugmentSettings, BackboneSettings, DataSettings, ExtractSettings, Params, load
+from drtune.banks.settings import ExtractSettings
+from drtune.base.errors import BankError, DataError, TrainingError
 from drtune.data import loaders
 from drtune.data.card import read_card
-from drtune.data.ingest import ingest
 from drtune.data.loaders import set_epoch
 from drtune.data.packed import PackedSplit, Split, open_split
-from drtune.errors import BankError, DataError, TrainingError
-from drtune.methods import SETTINGS
+from drtune.data.settings import AugmentSettings
+from drtune.params import SETTINGS, Params, load
+from drtune.sources.ingest import ingest
+from drtune.sources.settings import DataSettings
 from drtune.training import fit as module
 from drtune.training.fit import fit
 from drtune.training.loop import Hooks, Trainer

@@ -4,7 +4,7 @@ from sklearn.linear_model import LogisticRegression
 from torch.nn.functional import cross_entropy
 
 from drtune.banks.bank import BankHeader, FeatureBank
-from drtune.seeding import generator
+from drtune.base.seeding import generator
 from drtune.training import head_start
 from drtune.training.head_start import ITERATIONS, STRENGTHS, TOLERANCE, bank_rows, solve_head
 

@@ -8,13 +8,14 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from drtune.backbones.classifier import Classifier
-from drtune.config import TrainSettings
+from drtune.base.errors import TrainingError
+from drtune.base.seeding import generator
+from drtune.base.settings import Settings
 from drtune.data.batch import Batch
-from drtune.errors import TrainingError
-from drtune.methods.contract import Phase, Stateless
-from drtune.methods.finetune import FineTune, FineTuneSettings
-from drtune.seeding import generator
+from drtune.methods.finetune.method import FineTune
+from drtune.training.contract import Phase, Stateless
 from drtune.training.loop import Hooks, Trainer, set_mode
+from drtune.training.settings import TrainSettings
 
 BASE = {
     "method": "finetune", "seed": 0, "epochs": 4, "batch_size": 8, "drop_last": False, "optimizer": "sgd",
@@ -83,14 +84,14 @@ def classifier(dropout=0.0):
 
 def trainer(model, hooks=None, method=None, **change):
     s = settings(**change)
-    return Trainer(model, method or FineTune(FineTuneSettings(), s), None, *loaders(), s, hooks or Hooks())
+    return Trainer(model, method or FineTune(Settings(), s), None, *loaders(), s, hooks or Hooks())
 
 
 class TwoPhases(FineTune):
     """Head first, then everything; counts what it was told."""
 
     def __init__(self, s):
-        super().__init__(FineTuneSettings(), s)
+        super().__init__(Settings(), s)
         self.steps = torch.zeros(1)
 
     def phases(self, epochs):
@@ -203,7 +204,7 @@ def test_a_head_phase_leaves_the_encoder_and_its_statistics_alone():
     model = classifier()
     before = {k: v.clone() for k, v in model.encoder.state_dict().items()}
     s = settings(epochs=2)
-    Trainer(model, Probe(FineTuneSettings(), s), None, *loaders(), s, Hooks()).run()
+    Trainer(model, Probe(Settings(), s), None, *loaders(), s, Hooks()).run()
     assert all(torch.equal(before[k], v) for k, v in model.encoder.state_dict().items())
     assert model.head.weight.abs().max() > 0.01
 
@@ -247,7 +248,7 @@ def test_no_image_is_read_where_nothing_is_to_be_converted():
     before = {name: value.clone() for name, value in frozen.state_dict().items()}
     unread = Hooks(on_prepare=lambda *_: pytest.fail("an image was read"))
     s = settings(batch_norm="converted")
-    trainer(frozen, unread, Probe(FineTuneSettings(), s), batch_norm="converted")
+    trainer(frozen, unread, Probe(Settings(), s), batch_norm="converted")
     assert all(torch.equal(value, before[name]) for name, value in frozen.state_dict().items())
     assert trainer(plain, unread, batch_norm="converted").run().epoch == 4
 
@@ -274,7 +275,7 @@ def test_the_weights_of_the_epoch_that_validation_chooses_are_kept(monitor, scor
 
 
 class Diverging(Stateless):
-    Settings = FineTuneSettings
+    Settings = Settings
 
     def loss(self, model, batch):
         _, logits = model(batch.images)
@@ -332,7 +333,7 @@ def test_wise_ft_leaves_a_start_that_is_kept_as_it_is():
     record = {"epoch": 0, "phase": "start", "train_loss": 0.0, "val_accuracy": 1.0, "val_loss": -1.0}
     model, s = classifier(), settings(wise_ft=0.5)
     start = {name: value.clone() for name, value in model.state_dict().items()}
-    method = FineTune(FineTuneSettings(), s)
+    method = FineTune(Settings(), s)
     done = Trainer(model, method, None, *loaders(), s, Hooks(), start=record).run()
     assert done.best_epoch == 0
     assert all(torch.equal(value, start[name]) for name, value in done.best_state.items())
@@ -350,7 +351,7 @@ class Doubling(FineTune):
 
 def test_wise_ft_starts_from_the_prepared_model_and_leaves_its_hooks_alone():
     s = settings(wise_ft=0.5, monitor="last", epochs=1)
-    method, model = Doubling(FineTuneSettings(), s), classifier()
+    method, model = Doubling(Settings(), s), classifier()
     doubled = 2 * model.encoder[5].weight.detach().clone()
     t = Trainer(model, method, None, *loaders(), s, Hooks())
     done = t.run()

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from drtune.backbones.classifier import Classifier
-from drtune.config import TrainSettings
 from drtune.training.optimizers import build_optimizer, build_schedule, factor, parameter_groups
+from drtune.training.settings import TrainSettings
 
 BASE = {
     "method": "finetune", "seed": 0, "epochs": 4, "batch_size": 8, "drop_last": False, "optimizer": "sgd",

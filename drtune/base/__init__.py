@@ -1,0 +1,1 @@
+"""What everything stands on: faults, files, seeds, the numeric state."""

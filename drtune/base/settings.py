@@ -1,0 +1,40 @@
+"""Settings: closed, frozen, typed sections of params.yaml; each type stands beside the code that reads it."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Whole = Annotated[int, Field(ge=0)]
+ThreeNumbers = Annotated[list[float], Field(min_length=3, max_length=3)]
+Range = Annotated[list[Positive], Field(min_length=2, max_length=2)]
+
+
+class Settings(BaseModel):
+    """Base of every section: unknown keys are faults, values are frozen, text is not a number."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+S = TypeVar("S", bound=Settings)
+
+
+class Params:
+    """A settings file as read: raw values plus the parsed sections asked for."""
+
+    def __init__(self, source: str, raw: Mapping[str, Any], parsed: Mapping[str, Settings]) -> None:
+        self.source = source
+        self.raw = raw
+        self._parsed = parsed
+
+    def __getitem__(self, section: type[S]) -> S:
+        """Return the parsed section of this type."""
+        return next(value for value in self._parsed.values() if isinstance(value, section))
+
+    def method(self, name: str) -> Settings:
+        """Return the parsed settings of a method."""
+        return self._parsed[f"methods.{name}"]

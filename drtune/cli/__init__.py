@@ -1,0 +1,1 @@
+"""The `drtune` command."""

@@ -1,0 +1,1 @@
+"""Measures, pictures and reports of a finished model."""

@@ -1,0 +1,1 @@
+"""Bi-tuning; see `method.py`."""

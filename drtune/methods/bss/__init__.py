@@ -1,0 +1,1 @@
+"""Batch spectral shrinkage; see `method.py`."""

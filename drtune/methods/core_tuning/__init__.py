@@ -1,0 +1,1 @@
+"""Core-tuning; see `method.py`."""

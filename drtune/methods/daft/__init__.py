@@ -1,0 +1,1 @@
+"""DAFT; see `method.py`."""

@@ -1,0 +1,1 @@
+"""DELTA; see `method.py`."""

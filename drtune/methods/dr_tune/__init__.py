@@ -1,0 +1,1 @@
+"""DR-Tune; see `method.py`."""

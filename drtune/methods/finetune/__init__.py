@@ -1,0 +1,1 @@
+"""Plain fine-tuning; see `method.py`."""

@@ -1,0 +1,1 @@
+"""Linear probe; see `method.py`."""

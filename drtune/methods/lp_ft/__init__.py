@@ -1,0 +1,1 @@
+"""LP-FT; see `method.py`."""

@@ -1,0 +1,1 @@
+"""The SP family; see `method.py`."""

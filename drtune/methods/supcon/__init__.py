@@ -1,0 +1,1 @@
+"""Supervised contrast; see `method.py`."""

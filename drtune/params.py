@@ -1,0 +1,194 @@
+"""params.yaml as frozen, closed, typed settings; every fault is listed at once.
+
+No setting that moves a result has a default here: params.yaml is the one place where values live.
+The settings of a method stand in the method's own file and are parsed by the same functions.
+"""
+
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from drtune.backbones.settings import BackboneSettings
+from drtune.banks.settings import ExtractSettings
+from drtune.base.errors import ConfigError
+from drtune.base.faults import Fault, describe, explain, render, unknown_keys, unknown_value
+from drtune.base.settings import Params, Settings
+from drtune.data.settings import AugmentSettings
+from drtune.evaluation.settings import EvaluateSettings
+from drtune.sources.settings import DataSettings
+from drtune.training.settings import TrainSettings
+
+SECTIONS: Mapping[str, type[Settings]] = {
+    "data": DataSettings,
+    "backbone": BackboneSettings,
+    "augment": AugmentSettings,
+    "extract": ExtractSettings,
+    "train": TrainSettings,
+    "evaluate": EvaluateSettings,
+}
+FOLDER = Path(__file__).parent / "methods"
+
+
+def settings_of(method: str) -> type[Settings]:
+    """The settings type of a method: the one in its folder's settings.py, or none of its own."""
+    if not (FOLDER / method / "settings.py").is_file():
+        return Settings
+    module = import_module(f"drtune.methods.{method}.settings")
+    return next(
+        kind
+        for kind in vars(module).values()
+        if isinstance(kind, type) and issubclass(kind, Settings) and kind.__module__ == module.__name__
+    )
+
+
+SETTINGS: Mapping[str, type[Settings]] = {
+    folder.name: settings_of(folder.name)
+    for folder in sorted(FOLDER.iterdir())
+    if (folder / "method.py").is_file()
+}
+"""Method name -> settings type; a method is a folder with a method.py."""
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML 1.2 mapping (so that `1e-3` is a number).
+
+    Raises:
+        ConfigError: no such file, a syntax error, a key given twice, or not a mapping.
+    """
+    try:
+        raw = YAML(typ="safe", pure=True).load(path)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; run from the folder that holds dvc.yaml") from None
+    except YAMLError as fault:
+        raise ConfigError(f"{path.name}: not valid YAML\n{fault}") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path.name}: expected sections (key: value), got {describe(raw)}")
+    return raw
+
+
+def load(path: Path, methods: Mapping[str, type[Settings]] | None = None) -> Params:
+    """Read and check every section of a settings file; see `parse`."""
+    return parse(read_yaml(path), path.name, methods)
+
+
+def parse(raw: Mapping[str, Any], source: str, methods: Mapping[str, type[Settings]] | None = None) -> Params:
+    """Check every section of settings that were read.
+
+    Args:
+        raw: section -> key -> value.
+        source: how faults name where they come from.
+        methods: method name -> settings type. Where given, the `methods` section is checked as well, and
+            `train.method` must name one of them; else it must be a key of that section.
+
+    Raises:
+        ConfigError: listing every fault with its dotted name, the value and what is allowed.
+    """
+    faults: list[Fault] = unknown_keys("", raw, [*SECTIONS, "methods", "study"])
+    parsed: dict[str, Settings] = {}
+    for name, section in SECTIONS.items():
+        parse_into(parsed, faults, name, section, raw.get(name, MISSING))
+    if methods is not None:
+        check_methods(parsed, faults, raw, methods)
+        replace_by_method(parsed)
+    faults += unknown_method(parsed.get("train"), raw.get("methods") if methods is None else methods)
+    faults += cross_faults(parsed)
+    if faults:
+        raise ConfigError(render(source, faults))
+    return Params(source, raw, parsed)
+
+
+MISSING = object()
+
+
+def parse_into(
+    parsed: dict[str, Settings], faults: list[Fault], name: str, section: type[Settings], value: Any
+) -> None:
+    """Parse one section into `parsed`, or append what is wrong with it to `faults`."""
+    if value is MISSING:
+        faults.append((name, "section is missing; known keys: " + ", ".join(section.model_fields)))
+        return
+    if not isinstance(value, dict):
+        faults.append((name, f"expected a section (key: value), got {describe(value)}"))
+        return
+    try:
+        parsed[name] = section.model_validate(value)
+    except ValidationError as error:
+        faults += [explain(name, section, fault) for fault in error.errors()]
+
+
+def check_methods(
+    parsed: dict[str, Settings],
+    faults: list[Fault],
+    raw: Mapping[str, Any],
+    methods: Mapping[str, type[Settings]],
+) -> None:
+    """Check `methods.*`; only the section of the active method must be there."""
+    given = raw.get("methods", MISSING)
+    if not isinstance(given, dict):
+        faults.append(("methods", "section is missing; known keys: " + ", ".join(methods)))
+        return
+    faults += unknown_keys("methods.", given, list(methods))
+    train = parsed.get("train")
+    for name, section in methods.items():
+        value = given.get(name, MISSING)
+        if value is not MISSING or not isinstance(train, TrainSettings) or train.method == name:
+            parse_into(parsed, faults, f"methods.{name}", section, {} if value is None else value)
+
+
+def replace_by_method(parsed: dict[str, Settings]) -> None:
+    """Let the fields that the active method's settings share with `train` replace those of `train`."""
+    train = parsed.get("train")
+    if not isinstance(train, TrainSettings) or f"methods.{train.method}" not in parsed:
+        return
+    own = parsed[f"methods.{train.method}"].model_dump(include=set(TrainSettings.model_fields))
+    parsed["train"] = train.model_copy(update={key: value for key, value in own.items() if value is not None})
+
+
+def unknown_method(train: Settings | None, known: Any) -> list[Fault]:
+    """The fault of a `train.method` that is not among `known`, a mapping by name."""
+    if not isinstance(train, TrainSettings) or not isinstance(known, Mapping) or train.method in known:
+        return []
+    return [("train.method", unknown_value(train.method, [str(name) for name in known]))]
+
+
+def missing_paths(params: Params) -> list[Fault]:
+    """Faults of the two paths that dvc.yaml depends on; DVC itself only says `No such file or directory`."""
+    data, backbone = params[DataSettings], params[BackboneSettings]
+    faults: list[Fault] = []
+    if not Path(data.path).exists():
+        what = f"{data.path!r}: no such folder; name the folder that holds your images"
+        faults.append(("data.path", what + " (DVC wants one for the other sources, too: images)"))
+    if backbone.weights not in ("timm", "none") and not Path(backbone.weights).is_file():
+        what = f"{backbone.weights!r}: no such file; give a .safetensors or .pth file"
+        faults.append(("backbone.weights", what + ", timm (the weights timm publishes) or none"))
+    return faults
+
+
+def cross_faults(parsed: Mapping[str, Settings]) -> list[Fault]:
+    """Faults that only show between settings; each settings type may add its own `cross_faults`."""
+    faults: list[Fault] = []
+    data, train, augment = parsed.get("data"), parsed.get("train"), parsed.get("augment")
+    if isinstance(data, DataSettings) and data.val_fraction + data.test_fraction >= 1:
+        total = f"{data.val_fraction:g} + data.test_fraction {data.test_fraction:g}"
+        faults.append(("data.val_fraction", f"{total} leave nothing to train on; their sum must be below 1"))
+    if isinstance(augment, AugmentSettings):
+        for key, (low, high) in (("crop_area", augment.crop_area), ("crop_ratio", augment.crop_ratio)):
+            if low > high:
+                faults.append((f"augment.{key}", f"lower end {low:g} exceeds upper end {high:g}"))
+        if (largest := augment.crop_area[1]) > 1:
+            faults.append(("augment.crop_area", f"upper end {largest:g} exceeds 1, the whole image"))
+    if isinstance(train, TrainSettings):
+        if train.optimizer == "sgd" and train.nesterov and train.momentum == 0:
+            faults.append(("train.nesterov", "true needs train.momentum > 0, got 0; set one of the two"))
+        if train.wise_ft is not None and train.head_init != "bank":
+            text = f"{train.wise_ft:g} mixes in the start, a head of train.head_init: {train.head_init}"
+            faults.append(("train.wise_ft", f"{text}; set that to bank, or train.wise_ft to null"))
+        active = parsed.get(f"methods.{train.method}")
+        if active is not None and hasattr(active, "cross_faults"):
+            faults += [(f"{key}", text) for key, text in active.cross_faults(train)]
+    return faults

@@ -1,0 +1,1 @@
+"""The life of a run: runner, record, key, MLflow, restore, verify, upkeep."""

@@ -1,0 +1,227 @@
+"""Run a stage again and compare what comes out: bytes on the CPU, numbers within a tolerance on a GPU."""
+
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from drtune.base.errors import TrackingError
+from drtune.base.files import read_json
+from drtune.params import read_yaml
+from drtune.runs.record import device_name
+from drtune.runs.restore import Restored, dvc
+from drtune.runs.run_store import RunStore, StoredRun
+from drtune.runs.stage_key import cache_folder, cached_object
+
+Listing = dict[str, str]
+GPU = re.compile(r"^\d+ x ")
+"""How `record.device_name` begins where there are GPUs."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One file of one out.
+
+    Attributes:
+        path: from the folder of dvc.yaml.
+        then, now: md5 in the run and in the repetition; empty where there is no such file.
+        distance: largest relative difference of the numbers in both; None where bytes are all there is.
+        within: whether that is accepted.
+    """
+
+    path: str
+    then: str
+    now: str
+    distance: float | None
+    within: bool
+
+
+def repeat(restored: Restored, upstream: bool) -> dict[str, str]:
+    """Run the stage again in its worktree, or it and all before it; returns out path -> md5 afterwards.
+
+    Its runs go to a store of the worktree's own.
+
+    Raises:
+        TrackingError: the stage fails.
+    """
+    options = ["--force"] if upstream else ["--force", "--single-item"]
+    before = {name: os.environ.pop(name) for name in ("MLFLOW_TRACKING_URI",) if name in os.environ}
+    try:
+        code = dvc(restored.folder, "repro", *options, restored.stage, quiet=False)
+    finally:
+        os.environ.update(before)
+    if code != 0:
+        raise TrackingError(f"stage {restored.stage}: fails in {restored.folder}; its output stands above")
+    return locked_outs(restored.folder / "dvc.lock")
+
+
+def wanted_outs(restored: Restored, upstream: bool) -> dict[str, str]:
+    """Out path -> md5 that the run left; with `upstream` also of the stages before, as its lock has them.
+
+    Raises:
+        TrackingError: the run did not end well, so there is nothing to compare with.
+    """
+    outs = {out["path"]: out["md5"] for out in restored.entry.get("outs", []) if "md5" in out}
+    if not outs:
+        raise TrackingError(
+            f"stage {restored.stage}: the run left no results to compare with; it did not end well. "
+            f"Run it again with `{restored.command}`"
+        )
+    return {**locked_outs(restored.folder / "dvc.lock"), **outs} if upstream else outs
+
+
+def locked_outs(lock: Path) -> dict[str, str]:
+    """Out path -> md5 of every stage in a dvc.lock."""
+    stages = read_yaml(lock).get("stages") or {}
+    return {out["path"]: out["md5"] for entry in stages.values() for out in entry.get("outs", [])}
+
+
+def allows_tolerance(run: StoredRun) -> bool:
+    """Whether a GPU took part, then or now: its sums may come in another order."""
+    if any(run.params.get(f"{section}.device") == "cpu" for section in SECTIONS):
+        return False
+    return any(GPU.match(name) for name in (run.tags.get("env.device", ""), device_name()))
+
+
+SECTIONS = ("extract", "train", "evaluate")
+
+
+def compare(
+    folder: Path,
+    then: Mapping[str, str],
+    now: Mapping[str, str],
+    tolerance: float | None,
+    artifact: Callable[[str], Path | None],
+) -> list[Compared]:
+    """Compare outs file by file.
+
+    Args:
+        folder: the worktree, which holds the repetition's files; the run's are looked up in DVC's cache.
+        then, now: out path -> md5.
+        tolerance: accepted relative difference of the numbers in JSON and safetensors files; None accepts
+            equal bytes alone. Files of other kinds, pictures, are not judged where a tolerance is given.
+        artifact: finds a file of the run that DVC does not cache, by its name.
+    """
+    cache = cache_folder(folder_of_dvc(folder))
+    found = []
+    for path, md5 in then.items():
+        old, new = listing(cache, path, md5), listing(cache, path, now.get(path, ""))
+        for name in sorted({*old, *new}):
+            md5s = old.get(name, ""), new.get(name, "")
+            held = cached_object(cache, md5s[0])
+            earlier = held if held.is_file() or md5s[0] == md5s[1] else artifact(name)
+            distance = distance_of(earlier, folder / name, md5s)
+            found.append(Compared(name, *md5s, distance, accepted(name, md5s, distance, tolerance)))
+    return found
+
+
+def folder_of_dvc(folder: Path) -> Path:
+    """The DVC repository around a folder."""
+    return next(place for place in (folder, *folder.parents) if (place / ".dvc").is_dir())
+
+
+def listing(cache: Path, path: str, md5: str) -> Listing:
+    """File -> md5 of an out; a folder whose listing no cache holds is one entry."""
+    if md5.endswith(".dir") and (held := cached_object(cache, md5)).is_file():
+        return {f"{path}/{entry['relpath']}": entry["md5"] for entry in read_json(held)}
+    return {path: md5} if md5 else {}
+
+
+def distance_of(then: Path | None, now: Path, md5s: tuple[str, str]) -> float | None:
+    """Relative distance of the numbers in two files; None where they are unknown."""
+    if md5s[0] == md5s[1]:
+        return 0.0
+    read = READERS.get(now.suffix)
+    if read is None or then is None or not then.is_file() or not now.is_file():
+        return None
+    return relative_distance(read(then), read(now))
+
+
+def accepted(name: str, md5s: tuple[str, str], distance: float | None, tolerance: float | None) -> bool:
+    """Whether a file counts as the same."""
+    if md5s[0] == md5s[1]:
+        return True
+    if tolerance is None or not all(md5s):
+        return False
+    return Path(name).suffix not in READERS or (distance is not None and distance <= tolerance)
+
+
+def relative_distance(then: Mapping[str, Any], now: Mapping[str, Any]) -> float:
+    """Largest ||a - b|| / max(||a||, ||b||, 1e-12) over all named values; infinite where names differ."""
+    if set(then) != set(now):
+        return math.inf
+    worst = 0.0
+    for name, value in then.items():
+        other = now[name]
+        if isinstance(value, str) or isinstance(other, str):
+            worst = max(worst, 0.0 if value == other else math.inf)
+            continue
+        if value.shape != other.shape:
+            return math.inf
+        scale = max(float((value * value).sum()), float((other * other).sum())) ** 0.5
+        gap = float(((value - other) ** 2).sum()) ** 0.5
+        worst = max(worst, gap / max(scale, 1e-12))
+    return worst
+
+
+def numbers_of_json(path: Path) -> dict[str, Any]:
+    """Every leaf of a JSON document by its place; numbers as arrays of one, others as text."""
+    import numpy as np
+
+    def leaves(value: Any, place: str) -> Iterator[tuple[str, Any]]:
+        if isinstance(value, dict | list):
+            pairs = value.items() if isinstance(value, dict) else enumerate(value)
+            for key, part in pairs:
+                yield from leaves(part, f"{place}/{key}")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield place, np.array([float(value)])
+        else:
+            yield place, json.dumps(value)
+
+    return dict(leaves(json.loads(path.read_bytes()), ""))
+
+
+def tensors_of(path: Path) -> dict[str, Any]:
+    """Every tensor of a safetensors file, in double precision."""
+    from safetensors.torch import load_file
+
+    return {name: value.double().numpy() for name, value in load_file(path).items()}
+
+
+READERS: dict[str, Callable[[Path], dict[str, Any]]] = {
+    ".json": numbers_of_json,
+    ".safetensors": tensors_of,
+}
+
+
+def artifact_of(store: RunStore, run: StoredRun, scratch: Path) -> Callable[[str], Path | None]:
+    """Looks a file up among the run's artifacts, which hold metrics.json and others by their last name."""
+    return lambda name: store.fetch(run, Path(name).name, scratch)
+
+
+def as_text(compared: Iterable[Compared], tolerance: float | None) -> str:
+    """What differs, a line a file, and the verdict."""
+    rows = list(compared)
+    lines = [
+        f"  {row.path:<40} {row.then[:8] or 'absent':<9} -> {row.now[:8] or 'absent':<9} "
+        f"{'' if row.distance is None else f'numbers differ by {row.distance:.2g}'}"
+        f"{'' if row.within else '  DIFFERS'}".rstrip()
+        for row in rows
+        if row.then != row.now
+    ]
+    equal, bad = sum(row.then == row.now for row in rows), sum(not row.within for row in rows)
+    rule = "bytes" if tolerance is None else f"bytes, or numbers within {tolerance:g} where a GPU takes part"
+    verdict = (
+        f"differs: {bad} of {len(rows)} files"
+        if bad
+        else "identical"
+        if not lines
+        else "equal within tolerance"
+    )
+    return "\n".join(
+        [*lines, f"{verdict}; {equal} of {len(rows)} files have the same bytes (compared: {rule})"]
+    )

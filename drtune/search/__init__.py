@@ -1,1 +1,0 @@
-"""Optuna studies over the settings of a method."""

@@ -1,0 +1,150 @@
+"""Checks of a whole source before anything is written: its classes, then every image once."""
+
+import hashlib
+import os
+import warnings
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal, NamedTuple
+
+from drtune.base.errors import DataError
+from drtune.data.card import Skipped
+from drtune.data.images import examine
+from drtune.data.packed import Split
+from drtune.sources.samples import Sample, printable
+from drtune.sources.splits import counts_per_class
+
+Progress = Callable[[int, int], None]
+"""(images examined, images in all)"""
+
+SHOWN = 20
+
+
+class Finding(NamedTuple):
+    """What one image has shown: its problem in words or None, its stored mode, the sha256 of its bytes."""
+
+    problem: str | None
+    mode: str
+    digest: bytes
+
+
+class Checked(NamedTuple):
+    """The sound images of a source.
+
+    Attributes:
+        parts: by part name (`train`, `val`, `test`, `ood/NAME`).
+        digests: sha256 of the encoded bytes, by id.
+        modes: number of sound images per stored Pillow mode, by name.
+        skipped: the others, in order.
+    """
+
+    parts: dict[str, list[Sample]]
+    digests: dict[str, bytes]
+    modes: dict[str, int]
+    skipped: tuple[Skipped, ...]
+
+
+def listed(faults: Sequence[str]) -> str:
+    """At most 20 lines, then how many more there are."""
+    more = [f"... and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
+    return "\n".join(f"  {line}" for line in [*faults[:SHOWN], *more])
+
+
+def check_classes(
+    name: str, classes: Sequence[str], parts: Mapping[str, Sequence[Sample]], skipped: int = 0
+) -> None:
+    """Refuse a source that cannot be trained on and evaluated class by class.
+
+    Args:
+        name: of the source, for the message.
+        classes: names in label order.
+        parts: by part name; val and test that are missing will be cut from train.
+        skipped: number of images left out before, for the message.
+
+    Raises:
+        DataError: listing every fault.
+    """
+    counts = {
+        part: counts_per_class([row.label for row in rows], len(classes)) for part, rows in parts.items()
+    }
+    faults = [f"only one class ({classes[0]}); at least two are needed"] if len(classes) == 1 else []
+    faults += [f"{part}: holds no images" for part, rows in parts.items() if not rows]
+    for label, class_name in enumerate(classes):
+        faults += class_faults(class_name, {part: count[label] for part, count in counts.items()})
+    if faults:
+        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        after = f" after skipping {skipped} bad images" if skipped else ""
+        remedy = "\nadd images, or remove the class from every part" if len(classes) > 1 else ""
+        raise DataError(f"{name}: {count} in its classes{after}\n{listed(faults)}{remedy}")
+
+
+def class_faults(name: str, counts: Mapping[str, int]) -> list[str]:
+    """Faults of one class, from its number of images in each part."""
+    train = counts[Split.TRAIN]
+    if train == 0:
+        elsewhere = [f"{count} in {part}" for part, count in counts.items() if count]
+        return [f"{name}: no images" + (f" in train, but {', '.join(elsewhere)}" if elsewhere else "")]
+    faults = [
+        f"{name}: no images in {part}, but {train} in train"
+        for part in (Split.VAL, Split.TEST)
+        if counts.get(part) == 0
+    ]
+    cuts = [split for split in (Split.VAL, Split.TEST) if split not in counts]
+    if train < 1 + len(cuts):
+        images = "1 image" if train == 1 else f"{train} images"
+        parts = ", ".join([Split.TRAIN, *cuts])
+        faults.append(f"{name}: {images}; at least {1 + len(cuts)} are needed, one for each of {parts}")
+    return faults
+
+
+def check_images(
+    name: str,
+    parts: Mapping[str, Sequence[Sample]],
+    on_bad_image: Literal["error", "skip"],
+    progress: Progress | None,
+) -> Checked:
+    """Decode every image once; refuse or leave out those that cannot be used.
+
+    Raises:
+        DataError: bad images, each with its reason, unless they are to be skipped.
+    """
+    findings = examine_all([row for rows in parts.values() for row in rows], progress)
+    bad = [Skipped(id=printable(key), reason=f.problem) for key, f in findings.items() if f.problem]
+    if bad and on_bad_image == "error":
+        what = "image that cannot be used" if len(bad) == 1 else "images that cannot be used"
+        raise DataError(
+            f"{name}: {len(bad)} {what}\n{listed([f'{item.id}: {item.reason}' for item in bad])}\n"
+            "mend or remove them, or set data.on_bad_image: skip"
+        )
+    sound = {key: finding for key, finding in findings.items() if finding.problem is None}
+    return Checked(
+        parts={part: [row for row in rows if row.id in sound] for part, rows in parts.items()},
+        digests={key: finding.digest for key, finding in sound.items()},
+        modes=dict(sorted(Counter(finding.mode for finding in sound.values()).items())),
+        skipped=tuple(bad),
+    )
+
+
+def examine_all(samples: Sequence[Sample], progress: Progress | None) -> dict[str, Finding]:
+    """Examine samples by as many threads as there are processors (Pillow decodes outside the GIL)."""
+    findings: dict[str, Finding] = {}
+    with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        warnings.simplefilter("ignore")
+        for done, (row, finding) in enumerate(zip(samples, pool.map(find, samples), strict=True), start=1):
+            findings[row.id] = finding
+            if progress is not None:
+                progress(done, len(samples))
+    return findings
+
+
+def find(sample: Sample) -> Finding:
+    """Read and examine one sample."""
+    if printable(sample.id) != sample.id:
+        return Finding("its name is not valid UTF-8; rename it", "", b"")
+    try:
+        encoded = sample.load()
+    except OSError as fault:
+        return Finding(f"cannot be read: {fault.strerror or fault}", "", b"")
+    problem, mode = examine(encoded)
+    return Finding(problem, mode, hashlib.sha256(encoded).digest())

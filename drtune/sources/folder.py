@@ -1,0 +1,160 @@
+"""A folder of one's own images: `CLASS/*`, or `train/[val/]test/CLASS/*` with `ood/NAME/CLASS/*`."""
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from drtune.base.errors import DataError
+from drtune.data.packed import Split
+from drtune.sources.samples import Parts, Sample, Source, file_sample, printable
+
+OOD = "ood"
+KNOWN = [*Split, OOD]
+NOT_MEANT = {"__MACOSX", "Thumbs.db", "desktop.ini"}
+"""What operating systems leave behind in folders, beside names that begin with a dot."""
+
+LAYOUTS = (
+    "expected CLASS/* or train/CLASS/* (with test/CLASS/*, val/CLASS/* and ood/NAME/CLASS/* if you have them)"
+)
+
+
+def folder_source(path: str) -> Source:
+    """Read a folder of images; nothing is decoded here.
+
+    Hidden files, and files that lie outside the class folders, are passed over. Folders inside a class folder
+    are walked, symbolic links are followed. Ids are paths below the folder; classes are in natural order.
+
+    Args:
+        path: the folder; relative to the current folder.
+
+    Raises:
+        DataError: no such folder, no class folders, or a layout that cannot be understood.
+    """
+    root = Path(path).expanduser()
+    if not path or not root.is_dir():
+        what = "is a file; unpack it and name the folder" if root.is_file() else "no such folder"
+        raise DataError(f"data.path {path!r}: {what}; {LAYOUTS}")
+    tops = {entry.name: entry for entry in folders_in(root)}
+    parted = is_parted(root, tops)
+    places = part_places(root, tops) if parted else {Split.TRAIN.value: root}
+    classes = natural({entry.name for place in places.values() for entry in folders_in(place)})
+    check_names(root, classes)
+    check_wrapping(root, classes)
+    labels = {name: label for label, name in enumerate(classes)}
+    samples = {name: samples_in(place, root, labels) for name, place in places.items()}
+    parts: Parts = {split: samples[split] for split in Split if split in samples}
+    given = ", ".join(parts)
+    return Source(
+        title=root.resolve().name,
+        classes=tuple(classes),
+        parts=parts,
+        origin="a folder of images",
+        licence="unknown",
+        split=f"{given} as given by folders" if parted else "the folder has no split",
+        ood={name.removeprefix(f"{OOD}/"): rows for name, rows in samples.items() if name.startswith(OOD)},
+    )
+
+
+def visible(folder: Path) -> list[Path]:
+    """Entries of a folder that are meant, sorted by name.
+
+    Raises:
+        DataError: the folder cannot be listed.
+    """
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as fault:
+        raise DataError(f"{folder} cannot be listed: {fault.strerror}") from None
+    return [entry for entry in entries if not entry.name.startswith(".") and entry.name not in NOT_MEANT]
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """Visible folders directly in a folder, sorted by name."""
+    return [entry for entry in visible(folder) if entry.is_dir()]
+
+
+def is_parted(root: Path, tops: dict[str, Path]) -> bool:
+    """Whether folders stand for train, val and test; a class may be called `train` if it holds images alone.
+
+    Raises:
+        DataError: val, test or ood without train.
+    """
+    others = [name for name in tops if name not in KNOWN]
+    if Split.TRAIN in tops:
+        return bool(folders_in(tops[Split.TRAIN])) or not others
+    if tops and not others:
+        raise DataError(f"data.path '{root}': holds {', '.join(tops)} but no train; {LAYOUTS}")
+    return False
+
+
+def part_places(root: Path, tops: dict[str, Path]) -> dict[str, Path]:
+    """The folders of train, val, test and each ood set, by split name.
+
+    Raises:
+        DataError: a folder beside train with an unknown meaning.
+    """
+    others = [name for name in tops if name not in KNOWN]
+    if others:
+        raise DataError(
+            f"data.path '{root}': holds train and also {', '.join(others)}; beside train only "
+            f"{', '.join(KNOWN[1:])} are understood: rename or move the others (valid -> val)"
+        )
+    places = {split.value: tops[split] for split in Split if split in tops}
+    for entry in folders_in(tops[OOD]) if OOD in tops else []:
+        if re.search(r"-\d{3}$", entry.name):  # the name of a further shard, see packed.shard_path
+            raise DataError(f"{entry}: the name of an ood set must not end in -NNN; rename it")
+        places[f"{OOD}/{entry.name}"] = entry
+    return places
+
+
+def natural(names: Iterable[str]) -> list[str]:
+    """Sort names with numbers in them by their value: class2 before class10."""
+    return sorted(names, key=lambda name: (natural_key(name), name))
+
+
+def natural_key(name: str) -> list[tuple[bool, int, str]]:
+    """Cut a name into numbers and words; a number comes before a word."""
+    runs = re.findall(r"\d+|\D+", name)
+    return [(False, int(run), "") if run.isdecimal() else (True, 0, run) for run in runs]
+
+
+def check_names(root: Path, classes: list[str]) -> None:
+    """Refuse a folder without classes, or with class names that no text file can hold."""
+    if not classes:
+        raise DataError(f"data.path '{root}': holds no class folders; {LAYOUTS}")
+    for name in classes:
+        if printable(name) != name:
+            raise DataError(f"class folder {name!r} in {root}: its name is not valid UTF-8; rename it")
+
+
+def check_wrapping(root: Path, classes: list[str]) -> None:
+    """Recognise a data set that lies one folder deeper, as archives often unpack."""
+    if len(classes) == 1 and (root / classes[0]).is_dir() and len(folders_in(root / classes[0])) > 1:
+        raise DataError(
+            f"data.path '{root}': holds the one folder {classes[0]}, which holds folders itself; "
+            f"did you mean data.path: {root / classes[0]}?"
+        )
+
+
+def samples_in(place: Path, root: Path, labels: dict[str, int]) -> list[Sample]:
+    """All files of the class folders in `place`, sorted by id."""
+    return sorted(
+        (
+            file_sample(path, root, labels[folder.name])
+            for folder in folders_in(place)
+            for path in files_below(folder, frozenset())
+        ),
+        key=lambda sample: sample.id,
+    )
+
+
+def files_below(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
+    """Visible files at any depth; a link that leads back to a folder above it is not entered."""
+    here = folder.resolve()
+    if here in above:
+        return
+    for entry in visible(folder):
+        if entry.is_dir():
+            yield from files_below(entry, above | {here})
+        else:
+            yield entry

@@ -1,0 +1,1 @@
+"""Optuna studies of the settings: space, workers, winner."""

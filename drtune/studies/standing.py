@@ -1,0 +1,104 @@
+"""How a trial stands, and which attempts count; from what Optuna stores of it."""
+
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from drtune.runs.lifecycle import pid_namespace, process_is_gone
+
+PID, FIRST, CONTINUES, CRASHES = "proc.pid", "first", "continues", "crashes"
+FAULT, STOPPED = "fault", "stopped"
+"""Attributes of a trial."""
+RETRIES = 1
+"""How often a trial is given again whose process died; one told to stop, or that never began, always is."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One trial as people see it.
+
+    Attributes:
+        number: of its latest attempt; `first` of its first, which names its folder and its run.
+        state: WAITING, RUNNING, COMPLETE, PRUNED or FAIL.
+        values: of the objectives; of a pruned trial the last value reported.
+        params: dotted name -> value.
+        fault: why it failed, where the training itself did.
+        where: host and process of a running one.
+        ended: Unix seconds; 0 for one that has not, or is to be given again.
+    """
+
+    number: int
+    first: int
+    state: str
+    values: tuple[float, ...]
+    params: Mapping[str, Any]
+    fault: str
+    where: str
+    ended: float
+
+
+def numbers_continued(trials: Sequence[FrozenTrial]) -> set[int]:
+    """Numbers of the attempts that others go on with."""
+    return {number for trial in trials for number in trial.user_attrs.get(CONTINUES, [])}
+
+
+def counted(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """The trials that count: of several attempts the last, and none that failed before it began."""
+    continued = numbers_continued(trials)
+    return [
+        trial
+        for trial in trials
+        if trial.number not in continued
+        and not (trial.state == TrialState.FAIL and PID not in trial.user_attrs)
+    ]
+
+
+def is_lost(trial: FrozenTrial, silent: bool) -> bool:
+    """Whether a running trial has no process; to be silent says so only of one that cannot be seen from here.
+
+    A machine that was asleep wakes with all its workers alive and none heard of.
+    """
+    tags = trial.user_attrs
+    here = tags.get("proc.host") == socket.gethostname()
+    seen = here and tags.get("proc.namespace", pid_namespace()) == pid_namespace()
+    return PID not in tags or process_is_gone(tags) or (silent and not seen)
+
+
+def deserves_another(trial: FrozenTrial) -> bool:
+    """Whether a trial failed because of its process, not its training, and not too often."""
+    if trial.state != TrialState.FAIL or FAULT in trial.user_attrs or not given(trial):
+        return False
+    return not crashed(trial) or trial.user_attrs.get(CRASHES, 0) < RETRIES
+
+
+def crashed(trial: FrozenTrial) -> bool:
+    """Whether a failed trial had begun, and nobody told its process to stop."""
+    return PID in trial.user_attrs and STOPPED not in trial.user_attrs
+
+
+def given(trial: FrozenTrial) -> dict[str, Any]:
+    """The point of a trial; of one whose process died while it was given, as far as it is known."""
+    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+
+
+def standing_of(trial: FrozenTrial) -> Standing:
+    """Plain values of a trial."""
+    attributes = trial.user_attrs
+    values = tuple(trial.values or ())
+    if not values and trial.intermediate_values:
+        values = (trial.intermediate_values[max(trial.intermediate_values)],)
+    where = (
+        f"{attributes.get('proc.host', '')} pid {attributes.get(PID, '')}"
+        if trial.state == TrialState.RUNNING
+        else ""
+    )
+    first = int(attributes.get(FIRST, trial.number))
+    fault = str(attributes.get(FAULT, ""))
+    if trial.state == TrialState.FAIL and not fault and not deserves_another(trial):
+        fault = "its process died, also when it was tried again"
+    final = trial.state.is_finished() and not deserves_another(trial)
+    ended = trial.datetime_complete.timestamp() if final and trial.datetime_complete else 0.0
+    return Standing(trial.number, first, trial.state.name, values, given(trial), fault, where, ended)

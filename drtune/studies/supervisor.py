@@ -1,0 +1,135 @@
+"""The workers of a study on this machine: processes that are started, watched, started again, and ended."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from drtune.base.errors import StudyError
+from drtune.runs.lifecycle import die_with_parent
+from drtune.runs.store import scrub
+from drtune.studies.storage import VARIABLE
+
+MODULE = "drtune.studies.process"
+PARENT = "DRTUNE_SUPERVISOR"
+"""Environment of a worker: process number of who started it."""
+TOLD = (128 + signal.SIGTERM, 128 + signal.SIGINT)
+"""Exit codes of a worker that somebody told to stop."""
+RESTARTS = 5
+"""How often, in all, a worker that was killed is replaced."""
+LOOK_SECONDS, NEWS_SECONDS, END_SECONDS = 0.2, 2.0, 30.0
+LAST_LINES = 12
+
+
+@dataclass(frozen=True)
+class Crew:
+    """How a study is worked on here.
+
+    Attributes:
+        study: its name.
+        storage: its address; handed over in the environment, where no other user reads it.
+        workers: processes.
+        gpus: numbers of the GPUs that they share in turn; empty leaves the choice to PyTorch.
+        until: Unix seconds after which no trial is begun; None for no end.
+        logs: folder of what they print.
+    """
+
+    study: str
+    storage: str
+    workers: int
+    gpus: Sequence[str]
+    until: float | None
+    logs: Path
+
+
+def supervise(crew: Crew, news: Callable[[], None]) -> None:
+    """Keep the workers at work until none finds another trial.
+
+    One that is killed is replaced; one that stops at a fault of the user ends the study. Whatever ends this,
+    the workers are told to stop first, and keep their checkpoints.
+
+    Args:
+        crew: who works.
+        news: called every few seconds, and once at the end.
+
+    Raises:
+        StudyError: a worker met a fault, or they are killed again and again.
+    """
+    crew.logs.mkdir(parents=True, exist_ok=True)
+    team: dict[int, subprocess.Popen[bytes]] = {}
+    restarts, told = 0, time.monotonic()
+    try:
+        for place in range(crew.workers):
+            team[place] = start(crew, place)
+        while team:
+            time.sleep(LOOK_SECONDS)
+            for place, process in list(team.items()):
+                code = process.poll()
+                if code is None:
+                    continue
+                del team[place]
+                if code > 0 and code not in TOLD:
+                    raise StudyError(f"worker {place} ended with {code}:\n{last_lines(log_of(crew, place))}")
+                if code:
+                    restarts += 1
+                    if restarts > RESTARTS:
+                        what = f"workers were killed {restarts} times, last with {code}"
+                        raise StudyError(f"study {crew.study!r}: {what}; see {log_of(crew, place)}")
+                    team[place] = start(crew, place)
+            if time.monotonic() - told > NEWS_SECONDS:
+                news()
+                told = time.monotonic()
+    finally:
+        end(list(team.values()))
+    news()
+
+
+def log_of(crew: Crew, place: int) -> Path:
+    """What a worker prints."""
+    return crew.logs / f"worker-{place}.log"
+
+
+def start(crew: Crew, place: int) -> "subprocess.Popen[bytes]":
+    """Start a worker, on its GPU; with as many threads as `dvc repro` has, its models have the same bytes."""
+    environment = dict(os.environ) | {VARIABLE: crew.storage, PARENT: str(os.getpid())}
+    if crew.gpus:
+        environment["CUDA_VISIBLE_DEVICES"] = crew.gpus[place % len(crew.gpus)]
+    until = [] if crew.until is None else [str(crew.until)]
+    with log_of(crew, place).open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", MODULE, crew.study, *until],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+        )
+
+
+def end_with_supervisor() -> None:
+    """Let this worker end when its supervisor dies; it may have died while this was loading its modules."""
+    die_with_parent()
+    if os.environ.get(PARENT, "") not in ("", str(os.getppid())):
+        signal.raise_signal(signal.SIGTERM)
+
+
+def end(processes: Sequence["subprocess.Popen[bytes]"]) -> None:
+    """Tell processes to stop, and kill what does not."""
+    for process in processes:
+        process.terminate()
+    until = time.monotonic() + END_SECONDS
+    for process in processes:
+        try:
+            process.wait(max(0.0, until - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def last_lines(path: Path) -> str:
+    """The end of a log, without the password of any address in it."""
+    lines = path.read_text(encoding="utf-8", errors="replace").strip().split("\n")
+    return scrub("\n".join(f"  {line}" for line in lines[-LAST_LINES:]))

@@ -1,0 +1,72 @@
+"""One trial of a study: the training of the train stage under other settings, once a seed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from drtune.params import Params
+from drtune.runs.holdings import holding
+from drtune.runs.lifecycle import exclusive
+from drtune.runs.mlflow_study import trial_run
+from drtune.runs.record import RunRecord
+from drtune.runs.runner import Stage
+from drtune.runs.stage_key import StageIdentity, stage_key
+from drtune.studies.space import resolved
+from drtune.studies.study import Attempt, Pruned, Study
+from drtune.studies.worker import Score, Stopwatch, lay_out, take_over, training_folder, trial_folder
+from drtune.training.checkpoint import read_checkpoint
+from drtune.training.settings import TrainSettings
+from pipeline import paths
+from pipeline.outputs import log_result, log_settings, save
+from pipeline.training import trained
+
+
+@dataclass(frozen=True)
+class Common:
+    """What all trials of a process have in common; `identity` is the train stage as it stands."""
+
+    study: Study
+    params: Params
+    identity: StageIdentity
+    record: RunRecord
+    root: Path
+
+
+def run_trial(common: Common, attempt: Attempt) -> list[float]:
+    """Train as a trial says; returns its value, and its seconds where they are an objective."""
+    study, train = common.study, common.params[TrainSettings]
+    score = Score(attempt, study.settings.metric, train.monitor)
+    place = trial_folder(common.root, study.name, attempt.first)
+    with exclusive(place):
+        take_over(place, stage_key(common.identity.entry, attempt.params))
+        watch = Stopwatch(place / "seconds")
+        seeds = [train.seed + i for i in range(study.settings.seeds)]
+        folder = training_folder(place, train.seed)
+        identity = lay_out(Path.cwd(), folder, common.identity, attempt.params)
+        about = study.label, attempt.first, study.run_id, common.record, identity, common.root, Pruned
+        with trial_run(*about) as run, holding(run, common.record, identity, folder, "train", Path.cwd()):
+            log_settings(run, resolved(common.params, attempt.params))
+            for seed in seeds:
+                params = resolved(common.params, attempt.params | {"train.seed": seed})
+                stage = Stage(params, run, training_folder(place, seed))
+                train_once(stage, score, watch, first=seed == train.seed)
+            seconds = watch.read()
+            run.log_metrics({"objective": score.value, "seconds": seconds})
+    return [score.value, seconds] if study.settings.cost else [score.value]
+
+
+def train_once(stage: Stage, score: Score, watch: Stopwatch, first: bool) -> None:
+    """One training of a trial, from its checkpoint if there is one; of the first the model is kept."""
+    if (state := read_checkpoint(stage.checkpoints)) is not None:
+        for record in state["progress"].history:
+            score.epoch(record)
+
+    def on_epoch(record: Mapping[str, float]) -> None:
+        watch.read()
+        score.epoch(record)
+
+    fitted = trained(stage, on_epoch, "" if first else f"seed_{stage.params[TrainSettings].seed}/")
+    if first:
+        save(fitted, stage.params, stage.checkpoints / paths.MODEL)
+        log_result(stage.run, fitted, stage.checkpoints / paths.MODEL)
+    score.end_training()

@@ -1,1 +1,0 @@
-"""What a run was, written down: records, stage keys, MLflow."""

@@ -1,0 +1,171 @@
+import dataclasses
+import importlib.metadata
+import os
+import re
+import time
+
+import psutil
+import pytest
+
+from drtune.runs import record
+
+
+@pytest.fixture
+def checkout(tmp_path, git):
+    folder = tmp_path / "checkout"
+    (folder / "sub").mkdir(parents=True)
+    git(folder, "init", "-q", "-b", "main")
+    git(folder, "remote", "add", "origin", "https://me:secret@example.org/me/it.git")
+    for name, text in {
+        "code.py": "one\n",
+        "params.yaml": "a: 1\n",
+        "metrics.json": "{}\n",
+        "sub/metrics.json": "{}\n",
+        "dvc.lock": "schema: '2.0'\nstages:\n  e:\n    cmd: x\n    outs:\n    - path: metrics.json\n",
+        "sub/dvc.lock": "schema: '2.0'\nstages:\n  e:\n    cmd: x\n    outs:\n    - path: metrics.json\n",
+    }.items():
+        (folder / name).write_text(text)
+    git(folder, "add", "-A")
+    git(folder, "commit", "-q", "-m", "first")
+    return folder
+
+
+def test_a_clean_checkout(checkout, git):
+    found = record.collect(checkout)
+    assert found.commit == git(checkout, "rev-parse", "HEAD").strip()
+    assert (found.branch, found.dirty, found.patch) == ("main", False, "")
+    assert found.remote == "https://example.org/me/it.git"
+    assert found.tags()["git.dirty"] == "false"
+
+
+def test_what_a_running_stage_changes_is_not_dirt(checkout):
+    (checkout / "params.yaml").write_text("a: 2\n")
+    (checkout / "dvc.lock").write_text((checkout / "dvc.lock").read_text() + "\n")
+    (checkout / "metrics.json").unlink()
+    (checkout / "sub/metrics.json").write_text("changed")
+    (checkout / "notes.txt").write_text("untracked, no code")
+    assert not record.collect(checkout).dirty
+
+
+def test_patch_turns_the_commit_into_the_code_that_ran(checkout, git, tmp_path):
+    contents = {
+        "code.py": b"one\ntwo",
+        "new.py": "\u00fc = 1\n\n\x0c\r\nlast".encode(),
+        "empty.py": b"",
+        "a folder/latin.py": b"# \xe9\n",
+        "staged.bin": bytes(range(256)),
+    }
+    (checkout / "a folder").mkdir()
+    for name, content in contents.items():
+        (checkout / name).write_bytes(content)
+    git(checkout, "add", "staged.bin")
+    index = (checkout / ".git/index").read_bytes()
+    found = record.collect(checkout / "sub")
+    assert found.dirty
+    assert (checkout / ".git/index").read_bytes() == index
+
+    git(tmp_path, "clone", "-q", str(checkout), "clone")
+    patch = tmp_path / "code.patch"
+    patch.write_bytes(found.patch.encode("utf-8", "surrogateescape"))
+    git(tmp_path / "clone", "apply", str(patch))
+    assert {name: (tmp_path / "clone" / name).read_bytes() for name in contents} == contents
+
+
+def test_a_huge_difference_is_noted_only(checkout, monkeypatch):
+    monkeypatch.setattr(record, "MAX_PATCH_BYTES", 50)
+    (checkout / "code.py").write_text("x" * 100)
+    found = record.collect(checkout)
+    assert found.dirty
+    assert re.match("# the difference from HEAD exceeds 50 bytes", found.patch)
+
+
+def test_user_settings_of_git_do_not_bend_the_patch(checkout, git):
+    (checkout / "code.py").write_text("two\n")
+    plain = record.collect(checkout).patch
+    for name, value in {"diff.noprefix": "true", "color.ui": "always", "diff.external": "false"}.items():
+        git(checkout, "config", name, value)
+    assert record.collect(checkout).patch == plain
+
+
+def test_detached_head_has_no_branch(checkout, git):
+    git(checkout, "checkout", "-q", "--detach")
+    found = record.collect(checkout)
+    assert found.branch == ""
+    assert found.commit
+    assert "git.branch" not in found.tags()
+
+
+@pytest.mark.parametrize("how", ["no repository", "no commit", "no git"])
+def test_without_git_the_rest_is_recorded(how, tmp_path, git, monkeypatch):
+    if how == "no commit":
+        git(tmp_path, "init", "-q")
+    if how == "no git":
+        monkeypatch.setenv("PATH", str(tmp_path))
+    else:
+        monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    found = record.collect(tmp_path)
+    assert (found.commit, found.branch, found.dirty, found.patch, found.remote) == ("", "", False, "", "")
+    assert not any(name.startswith("git.") for name in found.tags())
+    assert found.python
+    monkeypatch.setenv("GIT_COMMIT", "abc")
+    assert record.collect(tmp_path).tags()["git.commit"] == "abc"
+
+
+def test_process_and_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("DVC_STAGE", "train")
+    monkeypatch.setenv("DVC_EXP_NAME", "e1")
+    (tmp_path / "requirements.lock").write_text("")
+    found = record.collect(tmp_path)
+    assert found.pid == os.getpid()
+    assert found.started == psutil.Process().create_time()
+    assert found.dvc_stage == "train"
+    assert found.tags()["dvc.exp_name"] == "e1"
+    assert found.requirements_sha256 == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    assert found.dvc_lock_sha256 == ""
+    assert found.device
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        found.pid = 1
+
+
+def test_package_names_and_versions_are_those_of_importlib():
+    found = dict(line.split("==") for line in record.installed_packages())
+    for name in ("pytest", "mlflow", "pydantic-core"):
+        assert found[name] == importlib.metadata.version(name)
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("https://user:p@ss@host:8443/a/b.git", "https://host:8443/a/b.git"),
+        ("https://token@host/a.git?private_token=t#x", "https://host/a.git"),
+        ("ssh://git@host/a@b.git", "ssh://host/a@b.git"),
+        ("git@host:a/b.git", "host:a/b.git"),
+        ("/srv/git/a@b", "/srv/git/a@b"),
+        ("", ""),
+    ],
+)
+def test_credentials_are_cut_from_remotes(address, shown):
+    assert record.without_userinfo(address) == shown
+
+
+def test_gpu_is_asked_only_where_it_may_be_used(tmp_path, monkeypatch):
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 'Card A'\necho 'Card A'\necho 'Card B'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(record.glob, "glob", lambda pattern: [])
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert record.device_name() == "2 x Card A; 1 x Card B"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert "Card" not in record.device_name()
+
+
+def test_a_git_that_hangs_is_given_up(tmp_path, monkeypatch):
+    tool = tmp_path / "git"
+    tool.write_text("#!/bin/sh\nexec sleep 60\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(record, "GIT_SECONDS", 0.1)
+    before = time.monotonic()
+    assert record.git(tmp_path, "status") == ""
+    assert time.monotonic() - before < 5

@@ -1,0 +1,161 @@
+"""Archives: fetched once, verified, unpacked whole; and what is said when they cannot be had."""
+
+import errno
+import hashlib
+import io
+import tarfile
+import urllib.error
+import urllib.request
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from drtune.base.errors import DataError
+from drtune.sources.archives import Archive, obtain
+
+
+def tgz(path: Path, members: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w:gz") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def md5(path: Path) -> str:
+    return hashlib.md5(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def published(tmp_path):
+    """A host (file://) with two archives and a plain file."""
+    host = tmp_path / "host"
+    host.mkdir()
+    tgz(host / "images.tgz", {"images/1.jpg": b"one"})
+    (host / "labels.mat").write_bytes(b"labels")
+    tgz(host / "inner.tar.gz", {"deep/2.jpg": b"two"})
+    with zipfile.ZipFile(host / "outer.zip", "w") as archive:
+        archive.write(host / "inner.tar.gz", "outer/inner.tar.gz")
+    return host
+
+
+def archives(host: Path) -> list[Archive]:
+    return [
+        Archive(f"file://{host}/images.tgz", md5(host / "images.tgz"), into="base"),
+        Archive(f"file://{host}/labels.mat", md5(host / "labels.mat"), into="base"),
+        Archive(f"file://{host}/outer.zip", None, inner="outer/inner.tar.gz", beside=True),
+    ]
+
+
+def test_fetch_verify_unpack(tmp_path, published):
+    calls = []
+    tree = obtain("pets", archives(published), tmp_path / "dl", lambda *call: calls.append(call))
+    assert tree == tmp_path / "dl" / "pets" / "extracted"
+    assert (tree / "base" / "images" / "1.jpg").read_bytes() == b"one"
+    assert (tree / "base" / "labels.mat").read_bytes() == b"labels"
+    assert (tree / "deep" / "2.jpg").read_bytes() == b"two"
+    assert (tree / "outer.zip").is_file()
+    assert ("labels.mat", 6, 6) in calls
+    assert sorted(path.name for path in (tmp_path / "dl" / "pets").iterdir()) == [
+        "extracted",
+        "images.tgz",
+        "labels.mat",
+        "outer.zip",
+    ]
+
+
+def test_nothing_is_fetched_twice(tmp_path, published, monkeypatch):
+    obtain("pets", archives(published), tmp_path / "dl", None)
+    records = archives(published)
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *a, **k: pytest.fail("fetched again"))
+    obtain("pets", records, tmp_path / "dl", None)
+    (tmp_path / "dl" / "pets" / "extracted").rename(tmp_path / "dl" / "pets" / "old")
+    assert (obtain("pets", records, tmp_path / "dl", None) / "base" / "images" / "1.jpg").is_file()
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        urllib.error.URLError("Name or service not known"),
+        urllib.error.HTTPError("http://x", 503, "Service Unavailable", None, None),
+        ConnectionResetError("Connection reset by peer"),
+        TimeoutError("timed out"),
+    ],
+)
+def test_unreachable_host_says_what_to_put_where(tmp_path, published, monkeypatch, failure):
+    home = tmp_path / "dl" / "pets"
+    home.mkdir(parents=True)
+    (home / "images.tgz").write_bytes((published / "images.tgz").read_bytes())
+
+    def fail(*args, **kwargs):
+        raise failure
+
+    monkeypatch.setattr(urllib.request, "urlopen", fail)
+    with pytest.raises(DataError) as caught:
+        obtain("pets", archives(published), tmp_path / "dl", None)
+    text = str(caught.value)
+    assert "data.name pets: cannot fetch labels.mat from file://" in text
+    assert str(failure) in text
+    assert f"put into {home}/ and run again" in text
+    assert f"  labels.mat  from file://{published}/labels.mat  (md5 {md5(published / 'labels.mat')})" in text
+    assert f"  outer.zip  from file://{published}/outer.zip" in text
+    assert "  images.tgz  from" not in text  # it is there already
+    assert [path.name for path in home.iterdir()] == ["images.tgz"]
+    if isinstance(failure, urllib.error.HTTPError):
+        failure.close()
+
+
+def test_host_that_is_gone_is_not_asked(tmp_path, monkeypatch):
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *a, **k: pytest.fail("asked"))
+    with pytest.raises(
+        DataError, match=r"cannot fetch cars\.tgz from http://old/cars\.tgz: its host is gone"
+    ):
+        obtain("cars", [Archive("http://old/cars.tgz", "0" * 32, gone=True)], tmp_path, None)
+
+
+def test_wrong_file_from_the_host_is_not_kept(tmp_path, published):
+    record = Archive(f"file://{published}/images.tgz", "0" * 32)
+    with pytest.raises(DataError, match=r"what came is not the published file: md5 is .*, published is 0000"):
+        obtain("pets", [record], tmp_path / "dl", None)
+    assert list((tmp_path / "dl" / "pets").iterdir()) == []
+
+
+def test_connection_that_ends_early_is_not_kept(tmp_path, published, monkeypatch):
+    class Short(io.BytesIO):
+        headers = {"Content-Length": "10"}  # noqa: RUF012
+
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *a, **k: Short(b"abc"))
+    with pytest.raises(DataError, match="connection ended after 3 of 10 bytes"):
+        obtain("pets", [Archive("http://x/a.tgz", None)], tmp_path / "dl", None)
+    assert list((tmp_path / "dl" / "pets").iterdir()) == []
+
+
+def test_damaged_file_put_there_by_hand(tmp_path, published):
+    home = tmp_path / "dl" / "pets"
+    home.mkdir(parents=True)
+    (home / "images.tgz").write_bytes(b"half")
+    with pytest.raises(DataError, match=r"images\.tgz: md5 is .* delete it and run again"):
+        obtain("pets", archives(published), tmp_path / "dl", None)
+    assert (home / "images.tgz").read_bytes() == b"half"  # a person's file is theirs
+
+
+@pytest.mark.parametrize("name", ["a.tgz", "a.zip"])
+def test_archive_that_cannot_be_unpacked(tmp_path, published, name):
+    home = tmp_path / "dl" / "pets"
+    home.mkdir(parents=True)
+    whole = published / ("images.tgz" if name == "a.tgz" else "outer.zip")
+    (home / name).write_bytes(whole.read_bytes()[:60])
+    with pytest.raises(DataError, match=rf"{name} cannot be unpacked .* delete it and run again"):
+        obtain("pets", [Archive(f"http://x/{name}", None)], tmp_path / "dl", None)
+    assert [path.name for path in home.iterdir()] == [name]
+
+
+def test_full_disk_is_not_blamed_on_the_network(tmp_path, published, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(urllib.request, "urlopen", full)
+    with pytest.raises(OSError, match="No space left"):
+        obtain("pets", archives(published), tmp_path / "dl", None)

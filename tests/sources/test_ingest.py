@@ -1,0 +1,240 @@
+"""From a source to a packed data set: cuts, shots, leaks, equal bytes, and nothing half-written."""
+
+import errno
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from drtune.base.errors import DataError
+from drtune.data.card import read_card
+from drtune.data.packed import Split, open_split
+from drtune.sources import ingest as module
+from drtune.sources.ingest import ingest
+from drtune.sources.settings import DataSettings
+
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+
+
+def settings(**changes) -> DataSettings:
+    values = {
+        "name": "folder",
+        "path": "",
+        "shots": None,
+        "fraction": 1.0,
+        "seed": 0,
+        "on_bad_image": "error",
+    }
+    return DataSettings(**{**values, "val_fraction": 0.2, "test_fraction": 0.2, **changes})
+
+
+def picture(seed: int) -> bytes:
+    stream = io.BytesIO()
+    pixels = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(stream, format="PNG")
+    return stream.getvalue()
+
+
+def fill(root: Path, counts: dict[str, int], seed: int = 0) -> Path:
+    """So many pictures in each folder, no two alike."""
+    for place, (folder, count) in enumerate(counts.items()):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            (root / folder / f"{number}.png").write_bytes(picture(seed + 1000 * place + number))
+    return root
+
+
+@pytest.fixture
+def zoo(tmp_path):
+    return fill(tmp_path / "zoo", {"ant": 10, "bee": 20})
+
+
+def run(root: Path, tmp_path: Path, **changes):
+    return ingest(settings(path=str(root), **changes), tmp_path / "out", tmp_path / "downloads")
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_class_folders_are_cut_by_seed(zoo, tmp_path):
+    card = run(zoo, tmp_path)
+    assert card == read_card(tmp_path / "out")
+    assert card.counts == {"train": 18, "val": 6, "test": 6}
+    assert card.per_class == {"train": (6, 12), "val": (2, 4), "test": (2, 4)}
+    assert (card.name, card.title, card.classes, card.modes) == ("folder", "zoo", ("ant", "bee"), {"RGB": 30})
+    assert card.split == (
+        "the folder has no split; test: 0.2 of each class cut from train by seed 0; "
+        "val: 0.2 of each class cut from train by seed 0"
+    )
+    parts = [open_split(tmp_path / "out", split) for split in Split]
+    ids = [key for part in parts for key in part.ids]
+    assert len(set(ids)) == 30
+    for part in parts:
+        assert part.ids == sorted(part.ids)
+        for row, key in enumerate(part.ids):
+            assert part.encoded(row) == (zoo / key).read_bytes()
+            assert card.classes[int(part.labels[row])] == key.split("/")[0]
+
+
+def test_equal_input_gives_equal_bytes(zoo, tmp_path):
+    run(zoo, tmp_path)
+    before = content(tmp_path / "out")
+    run(zoo, tmp_path)
+    assert content(tmp_path / "out") == before
+    assert sorted(before) == ["dataset.json", "test.arrow", "train.arrow", "val.arrow"]
+    assert str(tmp_path) not in before["dataset.json"].decode()
+    run(zoo, tmp_path, seed=1)
+    assert content(tmp_path / "out") != before
+
+
+def test_given_splits_are_kept_and_val_alone_is_cut(tmp_path):
+    root = fill(
+        tmp_path / "zoo", {"train/ant": 10, "train/bee": 10, "test/ant": 2, "test/bee": 3, "ood/drawn/bee": 4}
+    )
+    card = run(root, tmp_path)
+    assert card.counts == {"train": 16, "val": 4, "test": 5, "ood/drawn": 4}
+    assert card.per_class["ood/drawn"] == (0, 4)
+    assert sorted(card.sha256) == ["ood/drawn.arrow", "test.arrow", "train.arrow", "val.arrow"]
+    assert open_split(tmp_path / "out", "ood/drawn").ids[0] == "ood/drawn/bee/0.png"
+    assert "test:" not in card.split
+    assert "val: 0.2 of each class cut from train" in card.split
+
+
+def test_train_folder_alone_is_cut_twice(tmp_path):
+    card = run(fill(tmp_path / "zoo", {"train/ant": 10, "train/bee": 10}), tmp_path)
+    assert card.counts == {"train": 12, "val": 4, "test": 4}
+    assert card.split.startswith("train as given by folders; test: 0.2")
+
+
+def test_shots_and_fraction_thin_train_alone(zoo, tmp_path):
+    whole = run(zoo, tmp_path)
+    few = run(zoo, tmp_path, shots=4)
+    assert few.per_class == {"train": (4, 4), "val": (2, 4), "test": (2, 4)}
+    assert few.sha256["val.arrow"] == whole.sha256["val.arrow"]
+    assert few.split.endswith("train: 4 images a class by seed 0")
+    assert few.warnings == ()
+    half = run(zoo, tmp_path, fraction=0.5)
+    assert half.per_class["train"] == (3, 6)
+    both = run(zoo, tmp_path, fraction=0.5, shots=5)
+    assert both.per_class["train"] == (3, 5)
+    assert both.warnings == ("1 of 2 classes have fewer than 5 train images: ant (3)",)
+
+
+def test_smallest_possible_classes(tmp_path):
+    card = run(fill(tmp_path / "zoo", {"ant": 3, "bee": 3}), tmp_path, test_fraction=0.6, val_fraction=0.1)
+    assert card.per_class == {"train": (1, 1), "val": (1, 1), "test": (1, 1)}
+
+
+def test_leaks_are_counted(tmp_path):
+    root = fill(tmp_path / "zoo", {f"{split}/{c}": 3 for split in Split for c in ("ant", "bee")})
+    (root / "test/ant/copy.png").write_bytes((root / "train/ant/1.png").read_bytes())
+    (root / "val/bee/copy.png").write_bytes((root / "train/bee/2.png").read_bytes())
+    (root / "train/bee/twice.png").write_bytes((root / "train/bee/0.png").read_bytes())
+    card = run(root, tmp_path)
+    assert card.leaks.count == 2
+    assert card.leaks.examples == (
+        "val/bee/copy.png (val) = train/bee/2.png (train)",
+        "test/ant/copy.png (test) = train/ant/1.png (train)",
+    )
+    assert card.warnings == ("2 images of val or test also stand in train or val, byte for byte",)
+
+
+def test_bad_images_stop_everything_or_are_recorded(zoo, tmp_path):
+    (zoo / "ant" / "z.jpg").write_bytes(b"")
+    with pytest.raises(DataError, match=r"(?s)zoo: 1 image that cannot be used.*ant/z\.jpg: empty file"):
+        run(zoo, tmp_path)
+    assert not (tmp_path / "out").exists()
+    card = run(zoo, tmp_path, on_bad_image="skip")
+    assert [(item.id, item.reason) for item in card.skipped] == [("ant/z.jpg", "empty file (0 bytes)")]
+    assert sum(card.counts.values()) == 30
+    assert card.warnings == ("files that could not be used and were left out: 1",)
+
+
+def test_classes_are_checked_again_after_skipping(tmp_path):
+    root = fill(tmp_path / "zoo", {"ant": 5, "bee": 3})
+    (root / "bee" / "1.png").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"(?s)after skipping 1 bad images.*bee: 2 images; at least 3"):
+        run(root, tmp_path, on_bad_image="skip")
+
+
+def test_faults_in_the_classes_come_before_any_decoding(tmp_path, monkeypatch):
+    root = fill(tmp_path / "zoo", {"ant": 5, "bee": 1, "cat": 0})
+    monkeypatch.setattr(module, "check_images", lambda *a: pytest.fail("decoded"))
+    with pytest.raises(DataError, match=r"(?s)zoo: 2 faults in its classes.*bee: 1 image.*cat: no images"):
+        run(root, tmp_path)
+
+
+def test_full_disk_leaves_what_was_there(zoo, tmp_path, monkeypatch):
+    run(zoo, tmp_path)
+    before = content(tmp_path / "out")
+    real, calls = module.write_split, []
+
+    def full(path, rows):
+        calls.append(path)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(path, rows)
+
+    monkeypatch.setattr(module, "write_split", full)
+    with pytest.raises(DataError, match=r"no space left on the disk of .*out .*make room and run again"):
+        run(zoo, tmp_path, seed=1)
+    assert content(tmp_path / "out") == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "zoo"]
+
+
+def test_other_system_faults_are_not_renamed(zoo, tmp_path, monkeypatch):
+    def broken(path, rows):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(module, "write_split", broken)
+    with pytest.raises(OSError, match="Input/output error"):
+        run(zoo, tmp_path)
+
+
+def test_file_that_changes_meanwhile(zoo, tmp_path, monkeypatch):
+    real = module.check_images
+
+    def change_after(*args):
+        checked = real(*args)
+        (zoo / "ant" / "3.png").write_bytes(picture(77))
+        return checked
+
+    monkeypatch.setattr(module, "check_images", change_after)
+    with pytest.raises(DataError, match=r"ant/3\.png changed while it was being read"):
+        run(zoo, tmp_path)
+    assert not (tmp_path / "out").exists()
+
+
+def test_digits(tmp_path):
+    calls = []
+    done = ingest(
+        settings(name="digits", shots=5), tmp_path / "out", tmp_path, lambda *call: calls.append(call)
+    )
+    assert done.per_class["train"] == (5,) * 10
+    assert done.modes == {"L": 1797}
+    assert calls[-1] == (1797, 1797)
+    image = open_split(tmp_path / "out", "train").image(0)
+    assert (image.mode, image.size) == ("RGB", (8, 8))
+
+
+def test_real_folder(tmp_path):
+    archive = SHARED / "omniglot104_compact.tar"
+    if not archive.is_file():
+        pytest.skip(f"{archive} is not here")
+    with tarfile.open(archive) as tar:
+        names = [m for m in tar.getmembers() if "Tagalog_character0" in m.name or m.name.endswith(".json")]
+        for name in names:  # extractall's filter came with Python 3.11.4 and is wanted from 3.14 on
+            target = tmp_path / name.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(tar.extractfile(name).read())
+    listed = json.loads((tmp_path / "omniglot104" / "dataset.json").read_text())["classes"]
+    card = run(tmp_path / "omniglot104", tmp_path)
+    assert len(card.classes) >= 5
+    assert set(card.classes) <= set(listed)
+    assert card.counts["test"] == 10 * len(card.classes)
+    assert card.leaks.count == 0

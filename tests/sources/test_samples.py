@@ -1,0 +1,39 @@
+"""Rows whose bytes are read when they are needed."""
+
+import io
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from drtune.sources.samples import array_samples, file_sample, png_bytes, printable, read_file
+
+
+def test_file_sample_keeps_the_bytes(tmp_path):
+    path = tmp_path / "a" / "b.jpg"
+    path.parent.mkdir()
+    path.write_bytes(b"\xff\xd8 not really")
+    sample = file_sample(path, tmp_path, 4)
+    assert sample[:2] == ("a/b.jpg", 4)
+    assert sample.load() == b"\xff\xd8 not really"
+
+
+def test_array_samples_lose_nothing():
+    images = np.random.default_rng(0).integers(0, 256, (3, 5, 4, 3), dtype=np.uint8)
+    samples = array_samples("set/train", images, [2, 0, 1])
+    assert [sample.id for sample in samples] == ["set/train/00000", "set/train/00001", "set/train/00002"]
+    assert [sample.label for sample in samples] == [2, 0, 1]
+    assert (np.asarray(Image.open(io.BytesIO(samples[1].load()))) == images[1]).all()
+    assert Image.open(io.BytesIO(png_bytes(images[0, ..., 0]))).mode == "L"
+
+
+def test_pipe_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="not a regular file"):
+        read_file(tmp_path / "pipe")
+
+
+def test_printable():
+    assert printable("é b") == "é b"
+    assert printable("a\udcff") == "a?"
