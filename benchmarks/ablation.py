@@ -29,7 +29,8 @@ from benchmarks.harness import (
     validation,
 )
 from drtune.base.files import read_json, write_json
-from drtune.params import Params, read_yaml
+from drtune.base.settings import Params
+from drtune.params import read_yaml
 
 RESULTS = Path("benchmarks/results")
 TABLE = Path("benchmarks/ablation.json")

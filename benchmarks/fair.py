@@ -21,9 +21,10 @@ import torch
 from benchmarks.harness import Task, changed, make_task, ood_scores, run_all, seeded, train
 from drtune.base.errors import ConfigError
 from drtune.base.files import write_json
+from drtune.base.settings import Params
 from drtune.evaluation.robustness import measure_corrupted, set_name
 from drtune.evaluation.settings import EvaluateSettings
-from drtune.params import Params, read_yaml
+from drtune.params import read_yaml
 from pipeline.evaluate import measure_test
 
 RESULTS = Path("benchmarks/fair_results")

@@ -13,12 +13,13 @@ from drtune.backbones.zoo import build_backbone
 from drtune.banks.extract import bank_identity, extract_bank, training_views
 from drtune.banks.settings import ExtractSettings
 from drtune.base.device import pick_device
+from drtune.base.settings import Params
 from drtune.data.loaders import processors
 from drtune.data.packed import Split, open_split
 from drtune.data.settings import AugmentSettings
 from drtune.evaluation.measure import measure
 from drtune.evaluation.settings import EvaluateSettings
-from drtune.params import SETTINGS, Params, parse
+from drtune.params import SETTINGS, parse
 from drtune.sources.ingest import ingest
 from drtune.sources.settings import DataSettings
 from drtune.training.fit import Fitted, fit

@@ -32,9 +32,10 @@ from drtune.banks.bank import BankHeader, FeatureBank
 from drtune.base.device import pick_device
 from drtune.base.memory import keep_freed_memory
 from drtune.base.seeding import generator, seed_everything
+from drtune.base.settings import Params
 from drtune.data.batch import Batch
 from drtune.methods.dr_tune.method import DRTune
-from drtune.params import SETTINGS, Params, load
+from drtune.params import SETTINGS, load
 from drtune.training.loop import Hooks, Trainer, set_mode
 from drtune.training.optimizers import build_optimizer
 from drtune.training.settings import TrainSettings

@@ -31,7 +31,8 @@ from benchmarks.harness import (
     validation,
 )
 from drtune.base.files import read_json, write_json
-from drtune.params import Params, read_yaml
+from drtune.base.settings import Params
+from drtune.params import read_yaml
 from drtune.studies.design import Design
 from drtune.studies.space import own_values, read_study, resolved
 from drtune.studies.storage import open_storage

@@ -6,8 +6,8 @@ from drtune.backbones.model_file import save_model
 from drtune.backbones.settings import BackboneSettings
 from drtune.backbones.zoo import completed
 from drtune.base.files import replacing, write_json
+from drtune.base.settings import Params
 from drtune.data.settings import AugmentSettings
-from drtune.params import Params
 from drtune.runs.run import StageRun
 from drtune.training.fit import Fitted
 from drtune.training.settings import Monitor, TrainSettings

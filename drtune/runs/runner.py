@@ -9,8 +9,8 @@ from typing import Any
 
 from drtune.base.errors import ConfigError, DRTuneError
 from drtune.base.files import refusal_of_disk
-from drtune.base.settings import Settings
-from drtune.params import Params, load
+from drtune.base.settings import Params, Settings
+from drtune.params import load
 from drtune.runs.holdings import holding
 from drtune.runs.lifecycle import clear, die_with_parent, exclusive, stopping
 from drtune.runs.mlflow_run import stage_run

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from drtune.base.errors import StudyError
-from drtune.params import Params
+from drtune.base.settings import Params
 from drtune.runs.naming import flat
 from drtune.runs.stage_key import StageIdentity
 from drtune.studies.domains import Choices, Domain, Interval

@@ -13,8 +13,9 @@ from filelock import FileLock
 
 from drtune.base.errors import ConfigError, StudyError
 from drtune.base.faults import render
+from drtune.base.settings import Params
 from drtune.evaluation.pictures.style import save
-from drtune.params import SETTINGS, Params, load, missing_paths
+from drtune.params import SETTINGS, load, missing_paths
 from drtune.runs.lifecycle import Stopped, stopping
 from drtune.runs.mlflow_study import StudyRun
 from drtune.runs.record import collect

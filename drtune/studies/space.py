@@ -14,9 +14,9 @@ from pydantic import ValidationError
 from drtune.banks.settings import ExtractSettings
 from drtune.base.errors import ConfigError
 from drtune.base.faults import Fault, describe, explain, render, suggestion
-from drtune.base.settings import Count, Settings, Whole
+from drtune.base.settings import Count, Params, Settings, Whole
 from drtune.data.settings import AugmentSettings
-from drtune.params import SETTINGS, Params, parse
+from drtune.params import SETTINGS, parse
 from drtune.studies.domains import Domain, Space, Value, checked_choices, checked_interval, count_of
 from drtune.training.settings import TrainSettings
 

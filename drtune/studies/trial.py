@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from drtune.params import Params
+from drtune.base.settings import Params
 from drtune.runs.holdings import holding
 from drtune.runs.lifecycle import exclusive
 from drtune.runs.mlflow_study import trial_run

@@ -11,12 +11,13 @@ from drtune.banks.bank import open_bank
 from drtune.banks.extract import bank_identity, extract_bank, training_views
 from drtune.banks.settings import ExtractSettings
 from drtune.base.errors import BankError, DataError, TrainingError
+from drtune.base.settings import Params
 from drtune.data import loaders
 from drtune.data.card import read_card
 from drtune.data.loaders import set_epoch
 from drtune.data.packed import PackedSplit, Split, open_split
 from drtune.data.settings import AugmentSettings
-from drtune.params import SETTINGS, Params, load
+from drtune.params import SETTINGS, load
 from drtune.sources.ingest import ingest
 from drtune.sources.settings import DataSettings
 from drtune.training import fit as module

@@ -10,9 +10,10 @@ from drtune.backbones.classifier import Classifier
 from drtune.banks.bank import BankHeader, FeatureBank
 from drtune.base.errors import BankError, ConfigError
 from drtune.base.seeding import generator
+from drtune.base.settings import Params
 from drtune.data.batch import Batch
 from drtune.methods.lp_ft.method import LPFT, LPFTSettings
-from drtune.params import SETTINGS, Params, load, parse, read_yaml
+from drtune.params import SETTINGS, load, parse, read_yaml
 from drtune.training.fit import set_start
 from drtune.training.settings import TrainSettings
 
