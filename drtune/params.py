@@ -17,6 +17,7 @@ from drtune.backbones.settings import BackboneSettings
 from drtune.banks.settings import ExtractSettings
 from drtune.base.errors import ConfigError
 from drtune.base.faults import Fault, describe, explain, render, unknown_keys, unknown_value
+from drtune.base.runtime import RuntimeSettings
 from drtune.base.settings import Params, Settings
 from drtune.data.settings import AugmentSettings
 from drtune.evaluation.settings import EvaluateSettings
@@ -30,7 +31,9 @@ SECTIONS: Mapping[str, type[Settings]] = {
     "extract": ExtractSettings,
     "train": TrainSettings,
     "evaluate": EvaluateSettings,
+    "runtime": RuntimeSettings,
 }
+PARAMS = Path("params.yaml")
 FOLDER = Path(__file__).parent / "methods"
 
 
@@ -71,19 +74,18 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return raw
 
 
-def load(path: Path, methods: Mapping[str, type[Settings]] | None = None) -> Params:
+def load(path: Path, methods: Mapping[str, type[Settings]] = SETTINGS) -> Params:
     """Read and check every section of a settings file; see `parse`."""
     return parse(read_yaml(path), path.name, methods)
 
 
-def parse(raw: Mapping[str, Any], source: str, methods: Mapping[str, type[Settings]] | None = None) -> Params:
+def parse(raw: Mapping[str, Any], source: str, methods: Mapping[str, type[Settings]] = SETTINGS) -> Params:
     """Check every section of settings that were read.
 
     Args:
         raw: section -> key -> value.
         source: how faults name where they come from.
-        methods: method name -> settings type. Where given, the `methods` section is checked as well, and
-            `train.method` must name one of them; else it must be a key of that section.
+        methods: method name -> settings type; `train.method` must name one of them.
 
     Raises:
         ConfigError: listing every fault with its dotted name, the value and what is allowed.
@@ -92,10 +94,9 @@ def parse(raw: Mapping[str, Any], source: str, methods: Mapping[str, type[Settin
     parsed: dict[str, Settings] = {}
     for name, section in SECTIONS.items():
         parse_into(parsed, faults, name, section, raw.get(name, MISSING))
-    if methods is not None:
-        check_methods(parsed, faults, raw, methods)
-        replace_by_method(parsed)
-    faults += unknown_method(parsed.get("train"), raw.get("methods") if methods is None else methods)
+    check_methods(parsed, faults, raw, methods)
+    replace_by_method(parsed)
+    faults += unknown_method(parsed.get("train"), methods)
     faults += cross_faults(parsed)
     if faults:
         raise ConfigError(render(source, faults))

@@ -1,30 +1,26 @@
 """Stage 1: read or fetch the images, check every one, pack them into Arrow files."""
 
-from drtune.runs.console import Bar
-from drtune.runs.runner import Stage, run_stage
+from drtune.base.report import Report
+from drtune.base.settings import Params
 from drtune.sources.ingest import ingest
 from drtune.sources.settings import DataSettings
 from pipeline import paths
 
 
-def main(stage: Stage) -> None:
+def main(params: Params, report: Report) -> None:
     """Write `data/dataset`."""
-    settings = stage.params[DataSettings]
-    stage.run.log_params({"data": settings.model_dump()})
-    with Bar("fetching", "MB", scale=1e-6) as fetching, Bar("checking images", "images") as checking:
+    settings = params[DataSettings]
+    report.log_params({"data": settings.model_dump()})
+    fetched, checked = report.progress("fetching", "MB", 1e-6), report.progress("checking images", "images")
+    with fetched as fetching, checked as checking:
 
         def on_file(name: str, done: int, total: int) -> None:
-            fetching.label = f"fetching {name}"
-            fetching(done, total)
+            fetching(done, total, f"fetching {name}")
 
-        card = ingest(settings, paths.DATASET, paths.downloads(), checking, on_file)
-    stage.run.log_metrics({f"images_{name}": count for name, count in card.counts.items()})
-    stage.run.log_artifact(paths.DATASET / "dataset.json")
+        card = ingest(settings, paths.DATASET, report.downloads, checking, on_file)
+    report.log_metrics({f"images_{name}": count for name, count in card.counts.items()})
+    report.log_artifact(paths.DATASET / "dataset.json")
     counts = ", ".join(f"{name} {count:,}" for name, count in card.counts.items())
-    print(f"{card.title}: {len(card.classes)} classes; images: {counts}")
+    report.say(f"{card.title}: {len(card.classes)} classes; images: {counts}")
     for warning in card.warnings:
-        print(f"warning: {warning}")
-
-
-if __name__ == "__main__":
-    run_stage("download", main)
+        report.say(f"warning: {warning}")

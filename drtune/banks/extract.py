@@ -46,10 +46,10 @@ def bank_identity(
 
 
 def training_views(
-    train: PackedSplit, spec: InputSpec, settings: ExtractSettings, augment: AugmentSettings
+    train: PackedSplit, spec: InputSpec, settings: ExtractSettings, augment: AugmentSettings, workers: int
 ) -> list[DataLoader[Batch]]:
     """One loader per view of a bank: V augmented views as training replays them, or the plain images once."""
-    batches = {"batch_size": settings.batch_size, "workers": settings.workers}
+    batches = {"batch_size": settings.batch_size, "workers": workers}
     if settings.views == 0:
         return [eval_loader(train, eval_transform(spec), **batches)]
     transform = train_transform(spec, augment)

@@ -11,6 +11,4 @@ class ExtractSettings(Settings):
     views: Whole
     dtype: Literal["float16", "bfloat16", "float32"]
     batch_size: Count
-    workers: Whole
-    device: Literal["auto", "cpu"]
     seed: Whole

@@ -6,7 +6,6 @@ interrupted training and a bank that replays old draws all see the same pixels.
 """
 
 import math
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from drtune.base.runtime import processors
 from drtune.base.seeding import derive, generator
 from drtune.data.batch import Batch
 from drtune.data.packed import PackedSplit
@@ -246,13 +246,6 @@ def loader(views: Views, batches: Sampler[list[Key]], workers: int) -> DataLoade
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
     )
-
-
-def processors() -> int:
-    """Number of processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def collate(items: Sequence[Any]) -> Batch:

@@ -10,6 +10,7 @@ from torch import nn
 
 from drtune.backbones.predictions import Predictions, predict
 from drtune.base.device import pick_device
+from drtune.base.runtime import RuntimeSettings
 from drtune.data.loaders import eval_loader
 from drtune.data.packed import PackedSplit
 from drtune.data.transforms import InputSpec, eval_transform
@@ -46,15 +47,17 @@ def measure(
     split: PackedSplit,
     spec: InputSpec,
     settings: EvaluateSettings,
+    runtime: RuntimeSettings,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Predictions, dict[str, float]]:
     """Predict every image of a split as evaluation sees it, and summarize.
 
     Args:
-        model: a `Classifier`; moved to the device that `settings` names.
+        model: a `Classifier`; moved to the device that `runtime` names.
         split: packed images.
         spec: the input the model expects.
         settings: the `evaluate` section.
+        runtime: device and workers.
         progress: called with (images done, images in all), first with (0, images in all).
     """
 
@@ -62,9 +65,9 @@ def measure(
         if progress is not None:
             progress(min(batches * settings.batch_size, len(split)), len(split))
 
-    device = pick_device(settings.device)
+    device = pick_device(runtime.device)
     loader = eval_loader(
-        split, eval_transform(spec), batch_size=settings.batch_size, workers=settings.workers
+        split, eval_transform(spec), batch_size=settings.batch_size, workers=runtime.num_workers
     )
     in_images(0, 0)
     found = predict(model.to(device), loader, device, in_images)

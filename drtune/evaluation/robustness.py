@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from drtune.backbones.predictions import predict
 from drtune.base.device import pick_device
+from drtune.base.runtime import RuntimeSettings
 from drtune.data.batch import Batch
 from drtune.data.loaders import eval_loader
 from drtune.data.packed import PackedSplit
@@ -33,15 +34,17 @@ def measure_corrupted(
     split: PackedSplit,
     spec: InputSpec,
     settings: EvaluateSettings,
+    runtime: RuntimeSettings,
     progress: Callable[[int, int], None] | None = None,
 ) -> Scores:
     """Accuracy on every image of a split under every corruption and severity of `settings`, and its means.
 
     Args:
-        model: a `Classifier`; moved to the device that `settings` names.
+        model: a `Classifier`; moved to the device that `runtime` names.
         split: packed images.
         spec: the input the model expects.
         settings: the `evaluate` section; nothing is done where it names no corruption.
+        runtime: device and workers.
         progress: called with (images done, images in all), first with (0, images in all); an image counts
             once for each corruption and severity.
 
@@ -49,7 +52,7 @@ def measure_corrupted(
         For each `set_name`: `n` (number of images N), `accuracy`, `accuracy_low` and `accuracy_high`, see
         `summarize`. Empty where there is no corruption.
     """
-    device, rows = pick_device(settings.device), len(split)
+    device, rows = pick_device(runtime.device), len(split)
     cells = list(product(settings.corruptions, settings.severities))
     right: dict[tuple[Corruption, Severity], Tensor] = {}
 
@@ -67,7 +70,7 @@ def measure_corrupted(
             corruption,
             severity,
             batch_size=settings.batch_size,
-            workers=settings.workers,
+            workers=runtime.num_workers,
             seed=settings.seed,
         )
         found = predict(model.to(device), loader, device, in_images)

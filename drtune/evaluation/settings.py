@@ -15,8 +15,6 @@ class EvaluateSettings(Settings):
     """`evaluate`: measures on the sealed test split."""
 
     batch_size: Count
-    workers: Whole
-    device: Literal["auto", "cpu"]
     bootstrap: Annotated[int, Field(ge=100)]
     calibration_bins: Annotated[int, Field(ge=2)]
     worst: Whole

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import timedelta
 
 from rich.console import RenderableType
@@ -10,12 +10,6 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
 SECONDS, PLAIN_SECONDS = 0.1, 5.0  # at least between two states of the bar, and between two plain lines
-
-
-def in_words(values: Mapping[str, float]) -> str:
-    """What a person watches of a training: epochs done, loss terms, learning rates, validation."""
-    shown = {name.removeprefix("loss/"): value for name, value in values.items() if "train" not in name}
-    return "  ".join(f"{name} {shown[name]:.4g}" for name in shown if name != "loss")
 
 
 class Lines(Progress):

@@ -2,62 +2,75 @@
 
 import os
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from drtune.base.errors import ConfigError, DRTuneError
 from drtune.base.files import refusal_of_disk
-from drtune.base.settings import Params, Settings
-from drtune.params import load
+from drtune.base.runtime import RuntimeSettings
+from drtune.base.settings import Params
+from drtune.params import PARAMS, load
+from drtune.runs.console import Bar
 from drtune.runs.holdings import holding
 from drtune.runs.lifecycle import clear, die_with_parent, exclusive, stopping
 from drtune.runs.mlflow_run import stage_run
 from drtune.runs.naming import PROJECT
-from drtune.runs.record import collect
+from drtune.runs.record import RunRecord, collect
 from drtune.runs.run import StageRun
-from drtune.runs.stage_key import current_stage_key
+from drtune.runs.stage_key import current_stage_key, store_root
 from drtune.sources.settings import DataSettings
 from drtune.training.settings import TrainSettings
-from pipeline import paths
+
+STAGES = ("download", "extract", "train", "evaluate")
+NUMBERS, LOCK = Path("numbers.lock"), Path("dvc.lock")
 
 
-@dataclass(frozen=True)
-class Stage:
-    """What a script's `main` is handed: parsed settings, its MLflow run, a folder for running state."""
+class RunReport:
+    """What a stage reports goes to its run and to the terminal.
 
-    params: Params
-    run: StageRun
-    checkpoints: Path
+    Args:
+        run: the open run.
+        checkpoints: folder for the running state of the work.
+        downloads: folder for fetched archives.
+    """
+
+    def __init__(self, run: StageRun, checkpoints: Path, downloads: Path) -> None:
+        self.run, self.checkpoints, self.downloads = run, checkpoints, downloads
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """To the run."""
+        self.run.log_params(params)
+
+    def log_metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        """To the run."""
+        self.run.log_metrics(values, step)
+
+    def log_artifact(self, path: Path) -> None:
+        """To the run."""
+        self.run.log_artifact(path)
+
+    def progress(self, label: str, unit: str, scale: float = 1.0) -> Bar:
+        """A bar on a terminal, plain lines elsewhere."""
+        return Bar(label, unit, scale)
+
+    def say(self, line: str) -> None:
+        """To standard output."""
+        print(line, flush=True)
 
 
-Work = Callable[[Stage], None]
-
-
-def run_stage(name: str, work: Work, methods: Mapping[str, type[Settings]] | None = None) -> None:
-    """Run one stage script from beginning to end; exit codes: 2 settings, 1 another fault, 128 + signal."""
+def run_stage(arguments: Sequence[str]) -> None:
+    """Run one stage from beginning to end; exit codes: 2 settings, 1 another fault, 128 + signal."""
+    # OpenMP's threads spin while they wait for each other; beside any other busy process that makes the many
+    # small steps of a training ten times slower. It is read once, when PyTorch is loaded, which comes later.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    name = " ".join(arguments)
     try:
         die_with_parent()
-        params = load(paths.PARAMS, methods)
-        stage = os.environ.get("DVC_STAGE", name).rpartition(":")[2]
-        identity = current_stage_key(Path.cwd(), stage)
-        record = collect(Path.cwd())
-        checkpoints = paths.checkpoints(identity.key if identity else f"by-hand-{name}")
-        with stopping(), exclusive(checkpoints):
-            if identity is None:
-                clear(checkpoints)  # nothing says that a state left there belongs to these settings and data
-            about = (
-                params[TrainSettings].method if name in ("train", "evaluate") else params[DataSettings].name
-            )
-            how: dict[str, Any] = {"suffix": about, "resume": True, "system_metrics": True}
-            with (
-                stage_run(PROJECT, stage, record, identity, lock=paths.LOCK, **how) as run,
-                holding(run, record, identity, Path.cwd(), stage),
-            ):
-                work(Stage(params, run, checkpoints))
-            clear(checkpoints)
-        print(f"{stage}: {run.link}", flush=True)
+        if name not in STAGES:
+            raise ConfigError(f"{name!r} is no stage; known: {', '.join(STAGES)}; run `dvc repro`, say")
+        work(name)
     except DRTuneError as fault:
         print(f"{name}: {fault}", file=sys.stderr)
         sys.exit(2 if isinstance(fault, ConfigError) else 1)
@@ -67,3 +80,60 @@ def run_stage(name: str, work: Work, methods: Mapping[str, type[Settings]] | Non
         remedy = "nothing half-written is left: make room, or get the right to write, and run again"
         print(f"{name}: {refusal}; {remedy}", file=sys.stderr)
         sys.exit(1)
+
+
+def work(name: str) -> None:
+    """Run a stage's `main` inside its run, under its lock."""
+    params = load(PARAMS)
+    stage = os.environ.get("DVC_STAGE", name).rpartition(":")[2]
+    root, identity, record = store_root(), current_stage_key(Path.cwd(), stage), collect(Path.cwd())
+    warn_of_other_numbers(record)
+    checkpoints = checkpoints_of(root, identity.key if identity else f"by-hand-{name}")
+    with stopping(), exclusive(checkpoints):
+        if identity is None:
+            clear(checkpoints)  # nothing says that a state left there belongs to these settings and data
+        how: dict[str, Any] = {"suffix": about(name, params), "resume": True, "system_metrics": True}
+        with (
+            stage_run(PROJECT, stage, record, identity, lock=LOCK, **how) as run,
+            holding(run, record, identity, Path.cwd(), stage),
+        ):
+            run.log_params({"runtime": params[RuntimeSettings].model_dump()})
+            report = RunReport(run, checkpoints, downloads_of(root))
+            import_module(f"pipeline.{name}").main(params, report)
+        clear(checkpoints)
+    print(f"{stage}: {run.link}", flush=True)
+
+
+def about(name: str, params: Params) -> str:
+    """What tells the runs of a stage apart at a glance: the method, or the data."""
+    if name in ("train", "evaluate"):
+        return params[TrainSettings].method
+    return params[DataSettings].name
+
+
+def checkpoints_of(root: Path, key: str) -> Path:
+    """Running state of one piece of work; outside DVC's outs, which DVC removes before a stage."""
+    return root / ".drtune" / "ckpt" / key
+
+
+def downloads_of(root: Path) -> Path:
+    """Archives fetched from their publishers; beside the store, so that experiments share them."""
+    return root / ".drtune" / "downloads"
+
+
+def warn_of_other_numbers(record: RunRecord) -> None:
+    """Say which packages that can move a number are not those of numbers.lock, the stage's dependency."""
+    if not NUMBERS.is_file():
+        return
+    pins: dict[str, set[str]] = {}
+    for line in NUMBERS.read_text().splitlines():
+        name, _, version = line.split(" ")[0].partition("==")
+        pins.setdefault(name, set()).add(version)
+    installed = dict(package.split("==") for package in record.packages)
+    other = sorted(
+        f"{name} {installed[name]} (pinned: {', '.join(sorted(versions))})"
+        for name, versions in pins.items()
+        if name in installed and installed[name].split("+")[0] not in versions
+    )
+    if other:
+        print(f"warning: not as {NUMBERS} says: {', '.join(other)}; numbers may differ", file=sys.stderr)

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from drtune.base.errors import ConfigError, DRTuneError
-from drtune.params import SETTINGS, load
+from drtune.params import PARAMS, load
 from drtune.runs.lifecycle import stopping
 from drtune.runs.record import collect
 from drtune.runs.stage_key import current_stage_key, store_root
@@ -15,13 +15,12 @@ from drtune.studies.study import Study
 from drtune.studies.supervisor import end_with_supervisor
 from drtune.studies.trial import Common, run_trial
 from drtune.studies.worker import work_through
-from pipeline import paths
 
 
 def main(name: str, until: float | None) -> None:
     """Run trials of a study until it has all of them, or until a time in Unix seconds."""
     root = store_root()
-    params, identity = load(paths.PARAMS, SETTINGS), keyed(current_stage_key(Path.cwd(), "train"))
+    params, identity = load(PARAMS), keyed(current_stage_key(Path.cwd(), "train"))
     study = patiently(Study, patiently(open_storage, storage_url(root)), name)
     require_same(name, study.design, design_of(params, identity.entry))
     record = collect(Path.cwd())

@@ -9,16 +9,14 @@ from drtune.runs.holdings import holding
 from drtune.runs.lifecycle import exclusive
 from drtune.runs.mlflow_study import trial_run
 from drtune.runs.record import RunRecord
-from drtune.runs.runner import Stage
+from drtune.runs.runner import RunReport, downloads_of
 from drtune.runs.stage_key import StageIdentity, stage_key
 from drtune.studies.space import resolved
 from drtune.studies.study import Attempt, Pruned, Study
 from drtune.studies.worker import Score, Stopwatch, lay_out, take_over, training_folder, trial_folder
 from drtune.training.checkpoint import read_checkpoint
 from drtune.training.settings import TrainSettings
-from pipeline import paths
-from pipeline.outputs import log_result, log_settings, save
-from pipeline.training import trained
+from pipeline.train import log_settings, trained, write
 
 
 @dataclass(frozen=True)
@@ -45,19 +43,20 @@ def run_trial(common: Common, attempt: Attempt) -> list[float]:
         identity = lay_out(Path.cwd(), folder, common.identity, attempt.params)
         about = study.label, attempt.first, study.run_id, common.record, identity, common.root, Pruned
         with trial_run(*about) as run, holding(run, common.record, identity, folder, "train", Path.cwd()):
-            log_settings(run, resolved(common.params, attempt.params))
             for seed in seeds:
                 params = resolved(common.params, attempt.params | {"train.seed": seed})
-                stage = Stage(params, run, training_folder(place, seed))
-                train_once(stage, score, watch, first=seed == train.seed)
+                report = RunReport(run, training_folder(place, seed), downloads_of(common.root))
+                train_once(params, report, score, watch, first=seed == train.seed)
             seconds = watch.read()
             run.log_metrics({"objective": score.value, "seconds": seconds})
     return [score.value, seconds] if study.settings.cost else [score.value]
 
 
-def train_once(stage: Stage, score: Score, watch: Stopwatch, first: bool) -> None:
+def train_once(params: Params, report: RunReport, score: Score, watch: Stopwatch, first: bool) -> None:
     """One training of a trial, from its checkpoint if there is one; of the first the model is kept."""
-    if (state := read_checkpoint(stage.checkpoints)) is not None:
+    if first:
+        log_settings(params, report)
+    if (state := read_checkpoint(report.checkpoints)) is not None:
         for record in state["progress"].history:
             score.epoch(record)
 
@@ -65,8 +64,7 @@ def train_once(stage: Stage, score: Score, watch: Stopwatch, first: bool) -> Non
         watch.read()
         score.epoch(record)
 
-    fitted = trained(stage, on_epoch, "" if first else f"seed_{stage.params[TrainSettings].seed}/")
+    fitted = trained(params, report, on_epoch, "" if first else f"seed_{params[TrainSettings].seed}/")
     if first:
-        save(fitted, stage.params, stage.checkpoints / paths.MODEL)
-        log_result(stage.run, fitted, stage.checkpoints / paths.MODEL)
+        write(fitted, params, report, report.checkpoints)
     score.end_training()

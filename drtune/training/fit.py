@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -18,7 +19,9 @@ from drtune.banks.settings import ExtractSettings
 from drtune.base.device import pick_device
 from drtune.base.errors import BankError, TrainingError
 from drtune.base.memory import keep_freed_memory
-from drtune.base.seeding import generator, seed_everything
+from drtune.base.numeric import set_numeric_state
+from drtune.base.runtime import RuntimeSettings
+from drtune.base.seeding import generator
 from drtune.base.settings import Params
 from drtune.data.batch import Batch
 from drtune.data.card import DatasetCard, read_card
@@ -67,9 +70,9 @@ def fit(params: Params, dataset: Path, bank: Path, hooks: Hooks) -> Fitted:
         BankError: a bank made from other data, weights or transforms.
         TrainingError: batches of one image under batch norm in train mode; a loss that is not finite.
     """
-    settings = params[TrainSettings]
+    settings, runtime = params[TrainSettings], params[RuntimeSettings]
     keep_freed_memory()
-    seed_everything(settings.seed, settings.deterministic)
+    set_numeric_state(settings.seed, runtime.num_threads, deterministic=settings.deterministic)
     card = read_card(dataset)
     backbone = build_backbone(params[BackboneSettings])
     features = checked_bank(params, card, backbone, bank)
@@ -86,24 +89,30 @@ def fit(params: Params, dataset: Path, bank: Path, hooks: Hooks) -> Fitted:
         batch_size=settings.batch_size,
         drop_last=settings.drop_last,
         seed=settings.seed,
-        workers=settings.workers,
+        workers=runtime.num_workers,
         replay=replay,
     )
     val = eval_loader(
         open_split(dataset, Split.VAL),
         eval_transform(backbone.spec),
         batch_size=4 * settings.batch_size,
-        workers=settings.workers,
+        workers=runtime.num_workers,
     )
-    settings, start = set_start(model, settings, features, val)
-    trainer = Trainer(model, method, features, train, val, settings, hooks, start)
+    settings, start = set_start(model, settings, features, val, pick_device(runtime.device))
+    if runtime.compile:
+        model.encoder.compile()  # in place, so the names in its state_dict stay
+    trainer = Trainer(model, method, features, train, val, settings, runtime.device, hooks, start)
     progress = trainer.run()
     model.load_state_dict(progress.best_state)
     return Fitted(model, backbone, card, progress)
 
 
 def set_start(
-    model: Classifier, settings: TrainSettings, bank: FeatureBank | None, val: Iterable[Batch]
+    model: Classifier,
+    settings: TrainSettings,
+    bank: FeatureBank | None,
+    val: Iterable[Batch],
+    device: torch.device,
 ) -> tuple[TrainSettings, dict[str, Any] | None]:
     """Set the head's first weights, and its learning rate where that is given per squared feature length.
 
@@ -127,7 +136,6 @@ def set_start(
     if not solved:
         init_head(model.head, settings.head_init, generator(settings.seed, "head"))
         return settings, None
-    device = pick_device(settings.device)
     before = predict(model.to(device), val, device)
     classes, scale = model.num_classes, settings.head_scale
     head = solve_head(features, labels, before.features, before.labels, classes, scale)

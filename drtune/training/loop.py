@@ -93,6 +93,7 @@ class Trainer:
         train: seeded loader of batches whose `batch_sampler` has `set_epoch`.
         val: loader of the validation split.
         settings: `train` in params.yaml.
+        device: `runtime.device`.
         hooks: reports and checkpoints.
         start: history record of the model as it is given, with epoch 0; None where that is no candidate.
     """
@@ -105,11 +106,12 @@ class Trainer:
         train: Any,
         val: Any,
         settings: TrainSettings,
+        device: str,
         hooks: Hooks,
         start: Mapping[str, Any] | None = None,
     ) -> None:
         self.start = start
-        self.accelerator = Accelerator(cpu=settings.device == "cpu", mixed_precision=settings.precision)
+        self.accelerator = Accelerator(cpu=device == "cpu", mixed_precision=settings.precision)
         self.settings, self.hooks, self.method = settings, hooks, method
         self.model: nn.Module = self.accelerator.prepare(model)
         self.train = self.accelerator.prepare_data_loader(train, device_placement=False)

@@ -39,5 +39,3 @@ class TrainSettings(Settings):
     monitor: Monitor
     precision: Literal["no", "fp16", "bf16"]
     deterministic: bool
-    workers: Whole
-    device: Literal["auto", "cpu"]

@@ -1,4 +1,4 @@
-"""What a training leaves: its settings and result in the run, its model on the disk."""
+"""What a training leaves: the model of the epoch that is kept, and its history."""
 
 from pathlib import Path
 
@@ -7,31 +7,16 @@ from drtune.backbones.settings import BackboneSettings
 from drtune.backbones.zoo import completed
 from drtune.base.files import replacing, write_json
 from drtune.base.settings import Params
-from drtune.data.settings import AugmentSettings
-from drtune.runs.run import StageRun
 from drtune.training.fit import Fitted
 from drtune.training.settings import Monitor, TrainSettings
-from pipeline import paths
 
+HISTORY = "history.json"
 SELECTED_ON: dict[Monitor, str] = {
     "accuracy_1se": "validation accuracy, the latest within one standard error of the best",
     "accuracy": "validation accuracy",
     "loss": "validation loss",
     "last": "nothing: the last",
 }
-
-
-def log_settings(run: StageRun, params: Params) -> None:
-    """Say in a run what is trained, and how."""
-    method = params[TrainSettings].method
-    run.log_params(
-        {
-            "train": params[TrainSettings].model_dump(),
-            "methods": {method: params.method(method).model_dump()},
-            "backbone": completed(params[BackboneSettings]).model_dump(),
-            "augment": params[AugmentSettings].model_dump(),
-        }
-    )
 
 
 def save(fitted: Fitted, params: Params, models: Path) -> None:
@@ -47,13 +32,15 @@ def save(fitted: Fitted, params: Params, models: Path) -> None:
     with replacing(models) as fresh:
         fresh.mkdir()
         save_model(fresh, fitted.model, backbone, fitted.backbone.spec, list(fitted.card.classes), about)
-        write_json(fresh / paths.HISTORY.name, fitted.progress.history)
+        write_json(fresh / HISTORY, fitted.progress.history)
 
 
-def log_result(run: StageRun, fitted: Fitted, models: Path) -> None:
-    """Say in a run which epoch was kept, and attach the small files."""
-    progress = fitted.progress
-    found = {"best_epoch": progress.best_epoch, "best_val_accuracy": progress.best["val_accuracy"]}
-    run.log_metrics(found, progress.step)
-    run.log_artifact(models / paths.HISTORY.name)
-    run.log_artifact(models / "model.json")
+def validation_of(fitted: Fitted) -> dict[str, float]:
+    """The numbers one may choose by: of the kept epoch, on the validation split.
+
+    Returns:
+        `val_accuracy`, its standard error `val_accuracy_se`, `val_loss` (nats) and `best_epoch`.
+    """
+    best = fitted.progress.best
+    scores = {name: best[name] for name in ("val_accuracy", "val_accuracy_se", "val_loss")}
+    return scores | {"best_epoch": fitted.progress.best_epoch}

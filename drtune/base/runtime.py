@@ -1,0 +1,39 @@
+"""`runtime` in params.yaml: what may change the speed and the last bits, never the mathematics.
+
+No stage depends on it; a run records it.
+"""
+
+import os
+from typing import Literal
+
+from drtune.base.settings import Count, Settings, Whole
+
+MOST_WORKERS = 8
+"""More processes seldom decode faster than one GPU trains, and each takes memory."""
+
+
+class RuntimeSettings(Settings):
+    """`runtime`: where and with how many hands a stage works."""
+
+    device: Literal["auto", "cpu"]
+    workers: Literal["auto"] | Whole
+    threads: Literal["auto"] | Count
+    compile: bool
+
+    @property
+    def num_workers(self) -> int:
+        """Processes that decode images; `auto` leaves two processors to the training itself."""
+        spare = processors() - 2
+        return min(max(spare, 0), MOST_WORKERS) if self.workers == "auto" else self.workers
+
+    @property
+    def num_threads(self) -> int:
+        """Threads of one operation on the CPU; `auto` is one a processor."""
+        return processors() if self.threads == "auto" else self.threads
+
+
+def processors() -> int:
+    """Number of processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,88 @@
+"""What a stage's code consists of: the modules that it imports, and the folders that dvc.yaml must name.
+
+DVC does not look into Python imports. One place computes them, for the test of dvc.yaml and for a repository
+of one's own, where code is a package.
+"""
+
+import ast
+from functools import cache
+from pathlib import Path
+
+from drtune.params import SETTINGS
+
+ROOT = Path(__file__).resolve().parents[2]
+TOPS = ("drtune", "pipeline")
+LOADER = "drtune.training.contract"
+"""The module that imports a method by the name of its folder."""
+
+
+def stage_code(stage: str, method: str = "${train.method}") -> set[str]:
+    """Paths below the project that hold the code of a stage: files of pipeline/ and folders of drtune/.
+
+    Args:
+        stage: `download`, `extract`, `train` or `evaluate`.
+        method: as the folder of a stage that trains is spelled; it stands for each method in turn.
+    """
+    names = closure(f"pipeline.{stage}")
+    if LOADER not in names:
+        return {place_of(name) for name in names}
+    common = {place_of(name) for name in names}
+    own = set()
+    for known in SETTINGS:
+        own = {place_of(name) for name in closure(f"drtune.methods.{known}.method")}
+        common |= own - {f"drtune/methods/{known}"}
+    return common | {f"drtune/methods/{method}"}
+
+
+def place_of(name: str) -> str:
+    """Where DVC looks at a module: a stage's own file, a method's folder, or a folder of drtune/."""
+    parts = name.split(".")
+    if parts[0] == "pipeline":
+        return "/".join(parts) + ".py"
+    return "/".join(parts[: 3 if parts[1] == "methods" else 2])
+
+
+@cache
+def modules() -> dict[str, Path]:
+    """Dotted name -> file of every module of the project."""
+    found = {}
+    for top in TOPS:
+        for path in sorted((ROOT / top).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+@cache
+def tree(name: str) -> ast.Module:
+    """The syntax tree of a module."""
+    return ast.parse(modules()[name].read_text(encoding="utf-8"))
+
+
+@cache
+def imported(name: str) -> frozenset[str]:
+    """Every dotted name that a module imports, wherever the statement stands."""
+    names = set()
+    for node in ast.walk(tree(name)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(str(node.module))
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return frozenset(names)
+
+
+def edges(name: str) -> set[str]:
+    """Our modules that a module imports itself; a package that holds a docstring alone is none."""
+    return {other for other in imported(name) if other in modules() and len(tree(other).body) > 1} - {name}
+
+
+def closure(start: str) -> set[str]:
+    """Every module of ours, with `start`, whose code runs when `start` is imported."""
+    seen, waiting = set(), [start]
+    while waiting:
+        name = waiting.pop()
+        if name not in seen:
+            seen.add(name)
+            waiting += edges(name)
+    return seen
