@@ -13,8 +13,8 @@ from drtune.backbones.zoo import build_backbone
 from drtune.banks.extract import bank_identity, extract_bank, training_views
 from drtune.banks.settings import ExtractSettings
 from drtune.base.device import pick_device
+from drtune.base.runtime import RuntimeSettings, processors
 from drtune.base.settings import Params
-from drtune.data.loaders import processors
 from drtune.data.packed import Split, open_split
 from drtune.data.settings import AugmentSettings
 from drtune.evaluation.measure import measure
@@ -61,12 +61,12 @@ def make_task(params: Params, folder: Path) -> Task:
     extract_bank(
         task.bank,
         backbone.encoder,
-        training_views(split, backbone.spec, extract, augment),
+        training_views(split, backbone.spec, extract, augment, params[RuntimeSettings].num_workers),
         bank_identity(backbone, card, extract, augment),
         split.labels,
         split.ids,
         backbone.feature_dim,
-        pick_device(extract.device),
+        pick_device(params[RuntimeSettings].device),
     )
     return task
 
@@ -85,7 +85,9 @@ def validation(fitted: Fitted) -> tuple[float, float]:
 def test_scores(params: Params, task: Task, fitted: Fitted) -> dict[str, float]:
     """Headline numbers on the test split."""
     settings = params[EvaluateSettings]
-    return measure_test(fitted.model, task.dataset, fitted.backbone.spec, settings)[2]
+    return measure_test(fitted.model, task.dataset, fitted.backbone.spec, settings, params[RuntimeSettings])[
+        2
+    ]
 
 
 def ood_scores(params: Params, task: Task, fitted: Fitted) -> dict[str, float]:
@@ -93,9 +95,9 @@ def ood_scores(params: Params, task: Task, fitted: Fitted) -> dict[str, float]:
     settings, spec = params[EvaluateSettings], fitted.backbone.spec
     names = sorted(name for name in fitted.card.counts if name.startswith("ood/"))
     return {
-        name.removeprefix("ood/"): measure(fitted.model, open_split(task.dataset, name), spec, settings)[1][
-            "accuracy"
-        ]
+        name.removeprefix("ood/"): measure(
+            fitted.model, open_split(task.dataset, name), spec, settings, params[RuntimeSettings]
+        )[1]["accuracy"]
         for name in names
     }
 

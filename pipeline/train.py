@@ -51,7 +51,9 @@ def write(fitted: Fitted, params: Params, report: Report, folder: Path = Path())
     """Write what a training leaves to a folder like the project's."""
     save(fitted, params, folder / paths.MODEL)
     write_json(folder / paths.VALIDATION, validation_of(fitted))
-    report.log_metrics(validation_of(fitted), fitted.progress.step)
+    progress = fitted.progress
+    kept = {"best_epoch": progress.best_epoch, "best_val_accuracy": progress.best["val_accuracy"]}
+    report.log_metrics(kept, progress.step)
     for path in (paths.HISTORY, paths.MODEL / "model.json"):
         report.log_artifact(folder / path)
 

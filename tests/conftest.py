@@ -1,14 +1,24 @@
 """A toy task that the whole pipeline runs in seconds: coloured squares and a tiny network."""
 
+import contextlib
+import os
 import random
 import shutil
 import warnings
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
 from PIL import Image
 from ruamel.yaml import YAML
+
+from drtune.base.numeric import set_numeric_state
+from drtune.base.report import NullReport
+from drtune.base.settings import Params
+from drtune.params import load
+from drtune.runs import runner
+from drtune.runs.console import Bar
 
 ROOT = Path(__file__).resolve().parents[1]
 COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}
@@ -22,7 +32,6 @@ TINY = {
     "backbone.weights": "none",
     "backbone.image_size": 32,
     "extract.batch_size": 8,
-    "extract.device": "cpu",
     "train.epochs": 2,
     "train.optimizer": "sgd",
     "train.batch_norm": "train",
@@ -31,10 +40,10 @@ TINY = {
     "train.lr_head": 0.05,
     "train.lr_head_unit": "absolute",
     "train.batch_size": 8,
-    "train.device": "cpu",
     "methods.dr_tune.bank_size": 16,
     "evaluate.bootstrap": 100,
-    "evaluate.device": "cpu",
+    "runtime.device": "cpu",
+    "runtime.threads": 1,
 }
 
 
@@ -79,11 +88,10 @@ def clean_torch():
     from accelerate.state import AcceleratorState
 
     AcceleratorState._reset_state(True)
-    benchmark = torch.backends.cudnn.benchmark
+    threads = torch.get_num_threads()
     yield
     AcceleratorState._reset_state(True)
-    torch.use_deterministic_algorithms(False)
-    torch.backends.cudnn.benchmark = benchmark
+    set_numeric_state(0, threads)
 
 
 @pytest.fixture(scope="session")
@@ -149,3 +157,110 @@ def new_study(tmp_path, empty_storage):
     yield make
     for storage in opened:
         storage.engine.dispose()
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch):
+    for name in [name for name in os.environ if name.startswith(("DVC_", "MLFLOW_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+
+class Recorder(NullReport):
+    """A report that remembers what it is told, and prints what a user would see."""
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        self.params, self.metrics, self.artifacts = {}, [], []
+
+    def log_params(self, params):
+        self.params |= params
+
+    def log_metrics(self, values, step=0):
+        self.metrics.append((dict(values), step))
+
+    def log_artifact(self, path):
+        assert path.exists(), path
+        self.artifacts.append(str(path))
+
+    def progress(self, label, unit, scale=1.0):
+        return Bar(label, unit, scale)
+
+    def say(self, line):
+        print(line)
+
+    @property
+    def names(self):
+        return {name for values, _ in self.metrics for name in values}
+
+
+class Made(NamedTuple):
+    """What a stage's `main` is handed."""
+
+    params: Params
+    run: Recorder
+
+
+@pytest.fixture(scope="session")
+def recorder():
+    return Recorder
+
+
+@pytest.fixture
+def folder(tmp_path, squares, tiny_params, monkeypatch, clean_torch):
+    """The current folder, with images and params.yaml of the toy task."""
+    squares(tmp_path / "images")
+    tiny_params(tmp_path / "params.yaml")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def as_script(monkeypatch):
+    """Run `python -m pipeline.NAME` in this process and return its exit code."""
+    monkeypatch.setattr(runner, "die_with_parent", lambda: None)
+
+    def run(name):
+        try:
+            runner.run_stage([name])
+        except SystemExit as end:
+            return end.code
+        return 0
+
+    return run
+
+
+@pytest.fixture
+def stage(folder, tiny_params):
+    """Make what a script's `main` is handed, under changed settings."""
+
+    def make(change=None):
+        tiny_params(folder / "params.yaml", change)
+        return Made(load(Path("params.yaml")), Recorder(folder / "running"))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory, squares, tiny_params):
+    """A folder in which download, extract and train have run; copy it before changing it."""
+    from accelerate.state import AcceleratorState
+
+    from pipeline import download, extract, train
+
+    folder = tmp_path_factory.mktemp("finished")
+    squares(folder / "images")
+    params = load(tiny_params(folder / "params.yaml"))
+    AcceleratorState._reset_state(True)
+    with contextlib.chdir(folder):
+        for script in (download, extract, train):
+            script.main(params, Recorder(folder / "running"))
+    return folder
+
+
+@pytest.fixture
+def finished_stage(finished, folder, stage):
+    """As `stage`, in a folder where the stages before evaluate have run."""
+    for name in ("data", "models"):
+        shutil.copytree(finished / name, folder / name)
+    return stage

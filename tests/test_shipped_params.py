@@ -2,16 +2,16 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import yaml
 from ruamel.yaml import YAML
 
-from drtune import params as config
+from drtune.banks.settings import ExtractSettings
 from drtune.base.faults import rule_of
+from drtune.base.report import NullReport
+from drtune.base.settings import Settings
 from drtune.params import SECTIONS, SETTINGS, load, read_yaml
-from drtune.runs.runner import Stage
 from drtune.studies.space import StudySettings
 from pipeline import download, evaluate, extract, train
 
@@ -121,7 +121,7 @@ def read(monkeypatch):
     """Names of settings that are looked at; empty it after loading, because checking looks too."""
     seen = set()
     names = {section: name for name, section in TYPES.items()}
-    original = config.Settings.__getattribute__
+    original = Settings.__getattribute__
 
     def look(self, attribute):
         section = type(self)
@@ -129,13 +129,8 @@ def read(monkeypatch):
             seen.add(f"{names[section]}.{attribute}")
         return original(self, attribute)
 
-    monkeypatch.setattr(config.Settings, "__getattribute__", look)
+    monkeypatch.setattr(Settings, "__getattribute__", look)
     return seen
-
-
-def silent_run():
-    nothing = lambda *_: None  # noqa: E731
-    return SimpleNamespace(log_params=nothing, log_metrics=nothing, log_artifact=nothing)
 
 
 def test_every_setting_is_read(read, tmp_path, squares, tiny_params, monkeypatch, clean_torch):
@@ -145,11 +140,11 @@ def test_every_setting_is_read(read, tmp_path, squares, tiny_params, monkeypatch
     for change in VARIANTS:
         params = load(tiny_params(tmp_path / "params.yaml", change), SETTINGS)
         read.clear()
-        stage = Stage(params, silent_run(), tmp_path / "running" / change["train.method"])
+        report = NullReport(tmp_path / "running" / change["train.method"])
         for script in (download, extract, train):
-            script.main(stage)
+            script.main(params, report)
         used |= read
-    evaluate.main(stage)  # once: it draws figures for seconds
+    evaluate.main(params, report)  # once: it draws figures for seconds
     used |= read
     replacing = {name for name in fields() if name.startswith("methods.") and is_replacing(name)}
     assert replacing >= {"methods.sp.weight_decay", "methods.daft.batch_norm"}
@@ -160,7 +155,7 @@ def test_every_setting_is_read(read, tmp_path, squares, tiny_params, monkeypatch
 def test_a_setting_that_nobody_looks_at_is_noticed(read):
     params = load(FILE, SETTINGS)
     read.clear()
-    section = params[config.ExtractSettings]
+    section = params[ExtractSettings]
     assert section.model_dump()["seed"] == 0
     assert read == set(), "a dump for the log is no use of a setting"
     assert section.views == 0

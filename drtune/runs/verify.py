@@ -82,7 +82,7 @@ def locked_outs(lock: Path) -> dict[str, str]:
 
 def allows_tolerance(run: StoredRun) -> bool:
     """Whether a GPU took part, then or now: its sums may come in another order."""
-    if any(run.params.get(f"{section}.device") == "cpu" for section in SECTIONS):
+    if run.params.get("runtime.device") == "cpu":
         return False
     return any(GPU.match(name) for name in (run.tags.get("env.device", ""), device_name()))
 

@@ -23,8 +23,6 @@ from drtune.training.settings import TrainSettings
 NOT_VARIED = {
     "train.method": "a study is about one method; begin another with another train.method",
     "train.seed": "`study.seeds` repeats each trial with seeds of its own",
-    "train.device": "it says where a training runs",
-    "train.workers": "it says how a training runs",
 }
 
 

@@ -15,7 +15,7 @@ CARD = paths.DATASET / "dataset.json"
 
 def test_it_packs_the_images_and_tells_the_run(stage, capsys):
     made = stage()
-    download.main(made)
+    download.main(*made)
     card = read_json(CARD)
     assert card["classes"] == ["blue", "green", "red"]
     assert card["counts"] == {"train": 18, "val": 9, "test": 9}
@@ -29,7 +29,7 @@ def test_it_packs_the_images_and_tells_the_run(stage, capsys):
 
 
 def test_it_warns_of_classes_short_of_images(stage, capsys):
-    download.main(stage({"data.shots": 7}))
+    download.main(*stage({"data.shots": 7}))
     lines = capsys.readouterr().out.splitlines()
     warning = "warning: 3 of 3 classes have fewer than 7 train images: blue (6), green (6), red (6)"
     assert lines[-1] == warning
@@ -38,17 +38,17 @@ def test_it_warns_of_classes_short_of_images(stage, capsys):
 def test_the_same_images_and_settings_give_the_same_bytes(stage):
     sums = []
     for seed in (0, 0, 1):
-        download.main(stage({"data.seed": seed}))
+        download.main(*stage({"data.seed": seed}))
         sums.append([sha256_of(path) for path in sorted(paths.DATASET.iterdir())])
     assert sums[0] == sums[1] != sums[2]
 
 
 def test_a_fault_leaves_the_last_data_set_as_it_was(stage, folder):
-    download.main(stage())
+    download.main(*stage())
     before = CARD.read_bytes()
     (folder / "images/red/0.png").write_bytes(b"cut")
     with pytest.raises(DataError, match="red/0.png"):
-        download.main(stage())
+        download.main(*stage())
     assert CARD.read_bytes() == before
     assert len(open_split(paths.DATASET, Split.TRAIN)) == 18
     assert [path.name for path in paths.DATASET.parent.iterdir()] == ["dataset"]

@@ -13,8 +13,7 @@ from drtune.data.packed import PackedSplit, Row, write_split
 from drtune.data.transforms import eval_transform
 from drtune.evaluation.metrics import HEADLINE
 from drtune.evaluation.pictures.style import message
-from drtune.params import SETTINGS, load
-from drtune.runs.runner import Stage
+from drtune.params import load
 from pipeline import evaluate, paths
 
 CARD = paths.DATASET / "dataset.json"
@@ -29,10 +28,10 @@ def measured(finished, tmp_path_factory, recorder):
     """The folder and the run of one evaluation."""
     folder = tmp_path_factory.mktemp("measured") / "project"
     shutil.copytree(finished, folder)
-    made = Stage(load(folder / "params.yaml", SETTINGS), recorder(), folder / "running")
+    run = recorder(folder / "running")
     with contextlib.chdir(folder):
-        evaluate.main(made)
-    return folder, made.run
+        evaluate.main(load(folder / "params.yaml"), run)
+    return folder, run
 
 
 def test_it_measures_the_model_on_test(measured):
@@ -41,7 +40,7 @@ def test_it_measures_the_model_on_test(measured):
     test, transform = PackedSplit(folder / paths.DATASET / "test.arrow"), eval_transform(spec)
     with torch.no_grad():
         logits = model(torch.stack([transform(test.image(row)) for row in range(len(test))])).logits
-    scores = read_json(folder / paths.METRICS)["test"]
+    scores = read_json(folder / paths.TEST)["test"]
     right = (logits.argmax(1) == test.labels).double().mean().item()
     assert scores["accuracy"] == pytest.approx(right, abs=1e-6)
     assert scores["nll"] == pytest.approx(cross_entropy(logits, test.labels).item(), abs=1e-5)
@@ -59,15 +58,15 @@ def test_it_draws_reports_and_hands_all_to_the_run(measured):
             sizes[path.name] = picture.size
     assert set(sizes) >= {"confusion_matrix.png", "learning_curves.png", "reliability.png"}
     assert all(min(size) > 200 for size in sizes.values())
-    assert run.artifacts == [str(paths.REPORTS), str(paths.METRICS)]
+    assert run.artifacts == [str(paths.REPORTS), str(paths.TEST)]
 
 
 def test_the_same_model_gives_the_same_bytes(measured, finished_stage, capsys):
-    evaluate.main(finished_stage())
+    evaluate.main(*finished_stage())
     folder, _ = measured
-    for path in [paths.METRICS, *sorted(paths.REPORTS.iterdir())]:
+    for path in [paths.TEST, *sorted(paths.REPORTS.iterdir())]:
         assert path.read_bytes() == (folder / path).read_bytes(), path
-    accuracy = read_json(paths.METRICS)["test"]["accuracy"]
+    accuracy = read_json(paths.TEST)["test"]["accuracy"]
     assert f"dr_tune: test accuracy {accuracy:.4f} (95 % interval" in capsys.readouterr().out
 
 
@@ -79,8 +78,8 @@ def test_sets_drawn_otherwise_are_measured_too(finished_stage, monkeypatch):
     write_split(paths.DATASET / "ood/odd.arrow", rows)
     counts = read_json(CARD)["counts"]
     edit_card(counts={**counts, "ood/odd": 4})
-    evaluate.main(made)
-    metrics = read_json(paths.METRICS)
+    evaluate.main(*made)
+    metrics = read_json(paths.TEST)
     assert list(metrics) == ["test", "ood/odd"]
     assert metrics["ood/odd"]["n"] == 4
     assert "ood/odd.accuracy" in made.run.names
@@ -92,8 +91,8 @@ def test_corruptions_are_measured_and_shown_where_asked_for(finished_stage, meas
     )  # slow
     chosen = {"evaluate.corruptions": ["contrast", "gaussian_noise"], "evaluate.severities": [1, 5]}
     made = finished_stage(chosen)
-    evaluate.main(made)
-    metrics = read_json(paths.METRICS)
+    evaluate.main(*made)
+    metrics = read_json(paths.TEST)
     assert list(metrics) == [
         "test",
         "corrupted",
@@ -113,7 +112,7 @@ def test_corruptions_are_measured_and_shown_where_asked_for(finished_stage, meas
             assert min(picture.size) > 200
     assert "evaluate corrupted test: 36/36 images" in capsys.readouterr().out
     folder, _ = measured
-    plain = read_json(folder / paths.METRICS)
+    plain = read_json(folder / paths.TEST)
     assert plain == {"test": metrics["test"]}
     assert {path.name for path in paths.REPORTS.iterdir()} - {
         path.name for path in (folder / paths.REPORTS).iterdir()
@@ -154,12 +153,12 @@ def test_a_model_of_other_classes_is_refused_before_test_is_opened(finished_stag
     made = finished_stage()
     edit_card(classes=["blue", "green", "yellow"])
     with pytest.raises(DataError, match="knows the classes blue, green, red.*`dvc repro train`"):
-        evaluate.main(made)
-    assert not paths.METRICS.exists()
+        evaluate.main(*made)
+    assert not paths.TEST.exists()
     assert not paths.REPORTS.exists()
 
 
 def test_without_a_model_nothing_is_written(stage):
     with pytest.raises(WeightsError, match=r"models.model.safetensors: no such file"):
-        evaluate.main(stage())
-    assert not paths.METRICS.exists()
+        evaluate.main(*stage())
+    assert not paths.TEST.exists()

@@ -12,8 +12,8 @@ from pipeline import download, extract, paths
 
 def test_the_bank_holds_what_the_frozen_backbone_says_of_each_image(stage, capsys):
     made = stage()
-    download.main(made)
-    extract.main(made)
+    download.main(*made)
+    extract.main(*made)
     bank, train = open_bank(paths.BANK), open_split(paths.DATASET, Split.TRAIN)
     backbone = build_backbone(made.params[BackboneSettings])
     transform = eval_transform(backbone.spec)
@@ -29,8 +29,8 @@ def test_the_bank_holds_what_the_frozen_backbone_says_of_each_image(stage, capsy
 
 def test_the_run_learns_settings_and_speed(stage):
     made = stage({"extract.views": 2, "extract.dtype": "float32"})
-    download.main(made)
-    extract.main(made)
+    download.main(*made)
+    extract.main(*made)
     assert open_bank(paths.BANK).views == 2
     assert made.run.params["extract"]["views"] == 2
     assert made.run.params["backbone"]["weights"] == "none"
@@ -42,14 +42,14 @@ def test_the_run_learns_settings_and_speed(stage):
 
 def test_without_data_nothing_is_written(stage):
     with pytest.raises(DataError, match=r"not a packed data set.*run `dvc repro download`"):
-        extract.main(stage())
+        extract.main(*stage())
     assert not paths.BANK.parent.exists()
 
 
 def test_features_that_are_not_finite_leave_the_last_bank_as_it_was(stage, monkeypatch):
     made = stage()
-    download.main(made)
-    extract.main(made)
+    download.main(*made)
+    extract.main(*made)
     before = paths.BANK.read_bytes()
 
     def broken(settings):
@@ -60,5 +60,5 @@ def test_features_that_are_not_finite_leave_the_last_bank_as_it_was(stage, monke
 
     monkeypatch.setattr(extract, "build_backbone", broken)
     with pytest.raises(BankError, match="not finite"):
-        extract.main(made)
+        extract.main(*made)
     assert paths.BANK.read_bytes() == before

@@ -12,26 +12,27 @@ import torch
 from drtune.backbones.model_file import load_model
 from drtune.base.errors import BankError
 from drtune.base.files import read_json
-from drtune.params import SETTINGS
 from drtune.runs import runner as life
 from drtune.runs.runner import run_stage
+from drtune.training.checkpoint import read_checkpoint
+from drtune.training.loop import Hooks
 from pipeline import paths, train
+from pipeline.train import in_words, log_settings, trained, write
 
 FILES = ["history.json", "model.json", "model.safetensors"]
 DVC = """
 stages:
   train:
-    cmd: python -m pipeline.train
+    cmd: python -m pipeline train
     deps: [data/dataset, data/bank]
     params: [train, methods.dr_tune]
     outs: [models]
 """
 HANGS_AT_STEP_8 = """
 import time
-from drtune.params import SETTINGS
 from drtune.training.loop import Hooks
-from pipeline import train, training
 from drtune.runs.runner import run_stage
+from pipeline import train
 
 def hooks(on_event, on_progress, on_prepare, checkpoints):
     def progress(done, total):
@@ -40,8 +41,8 @@ def hooks(on_event, on_progress, on_prepare, checkpoints):
             time.sleep(60)
     return Hooks(on_event, progress, on_prepare, checkpoints, checkpoint_seconds=0.0)
 
-training.Hooks = hooks
-run_stage("train", train.main, SETTINGS)
+train.Hooks = hooks
+run_stage(["train"])
 """
 
 
@@ -52,7 +53,7 @@ def model_bytes():
 def test_it_writes_a_model_that_needs_no_other_file(finished_stage, capsys):
     shutil.rmtree(paths.MODEL)
     made = finished_stage({"train.monitor": "accuracy"})
-    train.main(made)
+    train.main(*made)
     assert sorted(path.name for path in paths.MODEL.iterdir()) == FILES
     model, spec, about = load_model(paths.MODEL)
     assert model.num_classes == 3
@@ -73,7 +74,7 @@ def test_it_writes_a_model_that_needs_no_other_file(finished_stage, capsys):
 
 def test_the_run_gets_settings_curves_and_artifacts(finished_stage):
     made = finished_stage({"train.method": "finetune"})
-    train.main(made)
+    train.main(*made)
     assert made.run.params["methods"] == {"finetune": {}}, "the other methods played no part"
     assert made.run.params["train"]["lr_head"] == made.params.raw["train"]["lr_head"]
     assert set(made.run.params) == {"train", "methods", "backbone", "augment"}
@@ -93,8 +94,8 @@ def test_the_same_seed_gives_the_same_bytes(finished_stage):
     made = []
     for seed in (0, 0, 1):
         stage = finished_stage({"train.seed": seed})
-        shutil.rmtree(stage.checkpoints, ignore_errors=True)
-        train.main(stage)
+        shutil.rmtree(stage.run.checkpoints, ignore_errors=True)
+        train.main(*stage)
         made.append(model_bytes())
     assert made[0] == made[1]
     assert made[0]["model.safetensors"] != made[2]["model.safetensors"]
@@ -103,7 +104,7 @@ def test_the_same_seed_gives_the_same_bytes(finished_stage):
 def test_a_bank_of_other_weights_leaves_the_last_model_as_it_was(finished_stage):
     before = model_bytes()
     with pytest.raises(BankError, match="weights_sha256"):
-        train.main(finished_stage({"backbone.seed": 7}))
+        train.main(*finished_stage({"backbone.seed": 7}))
     assert model_bytes() == before
 
 
@@ -139,7 +140,7 @@ def in_this_process(monkeypatch):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     monkeypatch.setattr(life, "die_with_parent", lambda: None)
-    yield lambda: run_stage("train", train.main, SETTINGS)
+    yield lambda: run_stage(["train"])
     torch.set_num_threads(threads)
 
 
@@ -149,7 +150,7 @@ def test_after_sigterm_the_next_start_ends_as_if_nothing_had_been(
     shutil.copy(empty_database, "mlflow.db")
     uninterrupted = finished_stage({"train.epochs": 4})
     shutil.rmtree(paths.MODEL)
-    train.main(uninterrupted)
+    train.main(*uninterrupted)
     expected = model_bytes()
     shutil.rmtree(paths.MODEL)
     Path(".dvc").mkdir()
@@ -178,3 +179,107 @@ def test_after_sigterm_the_next_start_ends_as_if_nothing_had_been(
     assert list(Path(".drtune/ckpt").iterdir()) == []
     assert Path(paths.DATASET).is_dir()
     assert Path(paths.BANK).is_file()
+
+
+class Enough(Exception):  # noqa: N818
+    """Raised by whoever hears of an epoch."""
+
+
+def epochs(run, prefix=""):
+    return [(values[f"{prefix}epoch"], step) for values, step in run.metrics if f"{prefix}epoch" in values]
+
+
+def test_steps_and_epochs_are_logged_apart_and_epochs_are_told(finished_stage):
+    stage, told = finished_stage(), []
+    fitted = trained(*stage, told.append)
+    steps = [step for values, step in stage.run.metrics if all(name.startswith("step/") for name in values)]
+    assert steps == [1, 2, 3, 4, 5, 6], "18 images, 8 a batch, 2 epochs"
+    assert epochs(stage.run) == [(1, 3), (2, 6)]
+    named = {name for name in stage.run.names if not name.startswith("step/")}
+    assert {"train_loss", "val_accuracy", "val_loss", "loss/distribution"} <= named
+    records = [
+        {name: record[name] for name in record if name != "phase"} for record in fitted.progress.history
+    ]
+    assert told == records
+    assert (stage.run.params, stage.run.artifacts) == ({}, []), "what becomes of it is not decided here"
+
+
+def test_of_many_steps_some_are_logged_and_of_epochs_all(finished_stage, monkeypatch):
+    monkeypatch.setattr(train, "STEP_POINTS", 3)
+    stage = finished_stage()
+    trained(*stage)
+    assert [step for values, step in stage.run.metrics if "step/loss" in values] == [2, 4, 6]
+    assert epochs(stage.run) == [(1, 3), (2, 6)]
+
+
+def test_a_prefix_tells_a_second_training_of_the_same_run(finished_stage):
+    stage, told = finished_stage(), []
+    trained(*stage, told.append, "seed_1/")
+    assert epochs(stage.run, "seed_1/") == [(1, 3), (2, 6)]
+    assert all(name.startswith("seed_1/") for name in stage.run.names)
+    assert "seed_1/step/loss" in stage.run.names
+    assert all("val_accuracy" in record for record in told), "whoever is told sees plain names"
+
+
+def test_an_epoch_is_logged_before_it_is_judged(finished_stage, monkeypatch):
+    stage = finished_stage({"train.epochs": 3})
+    monkeypatch.setattr(train, "Hooks", lambda *given: Hooks(*given, checkpoint_seconds=0.0))
+
+    def judge(record):
+        if record["epoch"] == 2:
+            raise Enough
+
+    with pytest.raises(Enough):
+        trained(*stage, judge)
+    assert epochs(stage.run) == [(1, 3), (2, 6)]
+    assert read_checkpoint(stage.run.checkpoints)["progress"].epoch == 1
+
+
+def test_a_training_goes_on_from_its_folder(finished_stage):
+    stage, told = finished_stage(), []
+    first = trained(*stage)
+    stage.run.metrics.clear()
+    again = trained(*stage, told.append)
+    assert again.progress.history == first.progress.history
+    assert (told, stage.run.metrics) == ([], []), "nothing was left to do"
+    shutil.rmtree(stage.run.checkpoints)
+    trained(*stage, told.append)
+    assert len(told) == 2
+
+
+def test_what_a_person_watches_stands_below_the_bar(finished_stage, capsys):
+    trained(*finished_stage({"train.method": "finetune"}))
+    said = capsys.readouterr().out
+    assert said.startswith("train finetune: ")
+    assert "36/36 images" in said
+    assert "epoch 1" in said
+    assert "val_accuracy" in said
+
+
+def test_a_training_is_written_to_any_folder_and_told_to_its_run(finished_stage, tmp_path):
+    stage = finished_stage({"train.monitor": "loss", "train.epochs": 3})
+    fitted, run = trained(*stage), stage.run
+    log_settings(*stage)
+    assert set(run.params) == {"train", "methods", "backbone", "augment"}
+    assert list(run.params["methods"]) == ["dr_tune"], "the other methods played no part"
+    assert run.params["backbone"]["kwargs"] == {"channels": [8, 8, 16, 16], "stem_width": 8}
+    assert run.params["augment"] == stage.params.raw["augment"]
+    run.metrics.clear()
+    write(fitted, *stage, tmp_path)
+    assert read_json(tmp_path / paths.VALIDATION)["best_epoch"] == fitted.progress.best_epoch
+    best = fitted.progress.best
+    expected = {"best_epoch": best["epoch"], "best_val_accuracy": best["val_accuracy"]}
+    assert run.metrics == [(expected, 9)], "at the last step: 3 epochs of 3"
+    assert run.artifacts == [str(tmp_path / "models" / name) for name in ("history.json", "model.json")]
+
+
+def test_words_of_a_training_leave_out_sums_and_repetitions():
+    values = {
+        "epoch": 3,
+        "loss": 0.5,
+        "train_loss": 0.4,
+        "loss/cross_entropy": 0.3333333,
+        "lr_head": 0.1,
+        "val_accuracy": 0.875,
+    }
+    assert in_words(values) == "epoch 3  cross_entropy 0.3333  lr_head 0.1  val_accuracy 0.875"

@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from drtune.runs import console
-from drtune.runs.console import Bar, in_words
+from drtune.runs.console import Bar
 
 
 @pytest.fixture
@@ -75,18 +75,6 @@ def test_a_terminal_gets_one_bar_with_words_under_it(clock, monkeypatch):
     assert "━━━" in text
     assert "40/40 images  1 images/s" in text
     assert "epoch 40" in text
-
-
-def test_words_of_a_training_leave_out_sums_and_repetitions():
-    values = {
-        "epoch": 3,
-        "loss": 0.5,
-        "train_loss": 0.4,
-        "loss/cross_entropy": 0.3333333,
-        "lr_head": 0.1,
-        "val_accuracy": 0.875,
-    }
-    assert in_words(values) == "epoch 3  cross_entropy 0.3333  lr_head 0.1  val_accuracy 0.875"
 
 
 def test_an_unknown_total_does_not_make_a_line_of_every_call(clock, capsys):

@@ -2,15 +2,15 @@ import os
 import signal
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from drtune.base.errors import BankError, ConfigError
-from drtune.params import SETTINGS
 from drtune.runs import runner as module
 from drtune.runs.lifecycle import exclusive
-from drtune.runs.runner import run_stage
-from drtune.runs.stage_key import StageIdentity
+from drtune.runs.runner import checkpoints_of, downloads_of, run_stage
+from drtune.runs.stage_key import StageIdentity, store_root
 
 KEY = StageIdentity("ab" * 32, {"data/dataset": "cd.dir", "pipeline/train.py": "ef"}, ("models",))
 
@@ -19,6 +19,9 @@ class Run:
     """What run_stage itself does with a run."""
 
     link = "http://127.0.0.1/run"
+
+    def log_params(self, params):
+        self.params = params
 
     def __init__(self):
         self.status, self.opened, self.held = "", (), ()
@@ -66,105 +69,123 @@ def running(key=KEY.key):
     return Path.cwd() / ".drtune/ckpt" / key
 
 
-def ended(work, methods=None):
-    with pytest.raises(SystemExit) as end:
-        run_stage("train", work, methods)
-    return end.value.code
+@pytest.fixture
+def run_work(monkeypatch):
+    """Run a stage whose `main` is `work(report, params)`."""
+
+    def begin(work, name="train"):
+        stand_in = SimpleNamespace(main=lambda params, report: work(report, params))
+        monkeypatch.setattr(module, "import_module", {f"pipeline.{name}": stand_in}.__getitem__)
+        run_stage([name])
+
+    return begin
 
 
-def test_work_gets_settings_run_and_a_folder_of_its_own(run, capsys):
-    def work(stage):
-        assert stage.params.method("dr_tune").bank_size == 16
-        assert stage.run is run
-        assert stage.checkpoints == running()
-        assert (stage.checkpoints / "lock").read_text() == f"{os.getpid()}\n"
+@pytest.fixture
+def ended(run_work):
+    """Run a stage that ends its process, and return the exit code."""
 
-    run_stage("train", work, SETTINGS)
+    def begin(work):
+        with pytest.raises(SystemExit) as end:
+            run_work(work)
+        return end.value.code
+
+    return begin
+
+
+def test_work_gets_settings_run_and_a_folder_of_its_own(run, capsys, run_work):
+    def work(report, params):
+        assert params.method("dr_tune").bank_size == 16
+        assert report.run is run
+        assert report.checkpoints == running()
+        assert (report.checkpoints / "lock").read_text() == f"{os.getpid()}\n"
+
+    run_work(work)
     assert run.opened == ("drtune", "train", KEY, "dr_tune", True)
     assert run.status == "FINISHED"
     assert run.held == (KEY, Path.cwd(), "train")
     assert capsys.readouterr().out == "train: http://127.0.0.1/run\n"
 
 
-def test_a_run_is_named_after_its_stage_and_its_data_or_method(run):
-    run_stage("download", lambda stage: None)
+def test_a_run_is_named_after_its_stage_and_its_data_or_method(run, run_work):
+    run_work(lambda report, params: None, "download")
     assert run.opened[1:4:2] == ("download", "folder")
 
 
-def test_dvc_s_name_of_the_stage_is_taken(run, monkeypatch, capsys):
+def test_dvc_s_name_of_the_stage_is_taken(run, monkeypatch, capsys, run_work):
     monkeypatch.setenv("DVC_STAGE", "pretrain/dvc.yaml:train@big")
-    run_stage("train", lambda stage: None)
+    run_work(lambda report, params: None)
     assert run.opened[1] == "train@big"
     assert capsys.readouterr().out.startswith("train@big: ")
 
 
-def test_success_removes_the_running_state_and_nothing_else(run):
+def test_success_removes_the_running_state_and_nothing_else(run, run_work):
     other = running("other")
     other.mkdir(parents=True)
     (other / "state.pt").write_text("of another training")
 
-    def work(stage):
-        (stage.checkpoints / "state.pt").write_text("state")
-        (stage.checkpoints / ".state.pt.half").mkdir()
+    def work(report, params):
+        (report.checkpoints / "state.pt").write_text("state")
+        (report.checkpoints / ".state.pt.half").mkdir()
         Path("models").mkdir()
         assert run.status == "FAILED", "the state must outlive the work until the run is closed"
 
-    run_stage("train", work)
+    run_work(work)
     assert not running().exists()
     assert (other / "state.pt").read_text() == "of another training"
     assert Path("models").is_dir()
 
 
-def test_the_state_is_kept_until_the_run_is_closed(run, monkeypatch):
+def test_the_state_is_kept_until_the_run_is_closed(run, monkeypatch, ended):
     @contextmanager
     def killed_while_closing(*_, **__):
         yield run
         raise SystemExit(143)
 
     monkeypatch.setattr(module, "stage_run", killed_while_closing)
-    assert ended(lambda stage: (stage.checkpoints / "state.pt").write_text("state")) == 143
+    assert ended(lambda report, params: (report.checkpoints / "state.pt").write_text("state")) == 143
     assert (running() / "state.pt").is_file()
 
 
-def test_a_fault_keeps_the_running_state_and_the_next_start_finds_it(run):
-    def fail(stage):
-        (stage.checkpoints / "state.pt").write_text("epoch 3")
+def test_a_fault_keeps_the_running_state_and_the_next_start_finds_it(run, run_work, ended):
+    def fail(report, params):
+        (report.checkpoints / "state.pt").write_text("epoch 3")
         raise BankError("no bank")
 
     assert ended(fail) == 1
     assert (running() / "state.pt").read_text() == "epoch 3"
     found = []
-    run_stage("train", lambda stage: found.append((stage.checkpoints / "state.pt").read_text()))
+    run_work(lambda report, params: found.append((report.checkpoints / "state.pt").read_text()))
     assert found == ["epoch 3"]
 
 
-def test_a_fault_before_any_state_leaves_no_folder(run):
-    def fail(stage):
+def test_a_fault_before_any_state_leaves_no_folder(run, ended):
+    def fail(report, params):
         raise BankError("no bank")
 
     assert ended(fail) == 1
     assert not running().exists()
 
 
-def test_without_a_key_a_state_of_unknown_origin_is_not_used(run, identity):
+def test_without_a_key_a_state_of_unknown_origin_is_not_used(run, identity, run_work):
     identity.value = None
     state = running("by-hand-train") / "state.pt"
     state.parent.mkdir(parents=True)
     state.write_text("of other settings")
 
-    def work(stage):
-        assert stage.checkpoints == state.parent
+    def work(report, params):
+        assert report.checkpoints == state.parent
         assert not state.exists()
         state.write_text("of these settings")
 
-    run_stage("train", work)
+    run_work(work)
     assert run.held[0] is None
     assert not state.parent.exists()
 
 
 @pytest.mark.parametrize(("fault", "code"), [(ConfigError("x: unknown"), 2), (BankError("old bank"), 1)])
-def test_faults_of_the_user_are_told_in_words(run, capsys, fault, code):
-    def fail(stage):
+def test_faults_of_the_user_are_told_in_words(run, capsys, fault, code, ended):
+    def fail(report, params):
         raise fault
 
     assert ended(fail) == code
@@ -172,18 +193,18 @@ def test_faults_of_the_user_are_told_in_words(run, capsys, fault, code):
     assert capsys.readouterr().err == f"train: {fault}\n"
 
 
-def test_a_bug_keeps_its_traceback(run):
-    def fail(stage):
+def test_a_bug_keeps_its_traceback(run, run_work):
+    def fail(report, params):
         raise ZeroDivisionError("a bug")
 
     with pytest.raises(ZeroDivisionError, match="a bug"):
-        run_stage("train", fail)
+        run_work(fail)
     assert run.status == "FAILED"
 
 
-def test_a_signal_ends_with_the_shell_s_code_and_keeps_the_state(run):
-    def work(stage):
-        (stage.checkpoints / "state.pt").write_text("state")
+def test_a_signal_ends_with_the_shell_s_code_and_keeps_the_state(run, ended):
+    def work(report, params):
+        (report.checkpoints / "state.pt").write_text("state")
         signal.raise_signal(signal.SIGTERM)
 
     before = signal.getsignal(signal.SIGTERM)
@@ -193,10 +214,10 @@ def test_a_signal_ends_with_the_shell_s_code_and_keeps_the_state(run):
     assert (running() / "state.pt").is_file()
 
 
-def test_a_second_process_of_the_key_is_refused_before_it_opens_a_run(run, capsys):
+def test_a_second_process_of_the_key_is_refused_before_it_opens_a_run(run, capsys, ended):
     with exclusive(running()):
         (running() / "state.pt").write_text("of the first")
-        assert ended(lambda stage: pytest.fail("two at once")) == 1
+        assert ended(lambda report, params: pytest.fail("two at once")) == 1
     assert run.status == ""
     assert f"another process of this key is alive, pid {os.getpid()}" in capsys.readouterr().err
     assert (running() / "state.pt").read_text() == "of the first"
@@ -225,8 +246,29 @@ def test_faults_in_settings_all_come_at_once_and_nothing_is_written(folder, tiny
     assert sorted(folder.rglob("*")) == before
 
 
-def test_without_settings_the_remedy_is_told(run, capsys):
+def test_without_settings_the_remedy_is_told(run, capsys, ended):
     Path("params.yaml").unlink()
-    assert ended(lambda stage: None) == 2
+    assert ended(lambda report, params: None) == 2
     assert "params.yaml: no such file; run from the folder that holds dvc.yaml" in capsys.readouterr().err
     assert not Path(".drtune").exists()
+
+
+def test_what_outlives_a_stage_lies_in_the_store_root(tmp_path, monkeypatch):
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / "sub").mkdir()
+    monkeypatch.chdir(tmp_path / "sub")
+    assert downloads_of(store_root()) == tmp_path / ".drtune/downloads"
+    assert checkpoints_of(store_root(), "ab12") == tmp_path / ".drtune/ckpt/ab12"
+
+
+def test_a_temporary_experiment_shares_them_with_its_workspace(tmp_path, monkeypatch):
+    (tmp_path / "temporary/.dvc").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "temporary")
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "workspace"))
+    assert downloads_of(store_root()) == tmp_path / "workspace/.drtune/downloads"
+    assert checkpoints_of(store_root(), "ab12") == tmp_path / "workspace/.drtune/ckpt/ab12"
+
+
+def test_outside_dvc_they_lie_in_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert checkpoints_of(store_root(), "by-hand-train") == tmp_path / ".drtune/ckpt/by-hand-train"

@@ -65,7 +65,7 @@ def test_a_run_that_did_not_end_well_has_nothing_to_compare(tmp_path):
 )
 def test_only_a_gpu_allows_a_tolerance(device, asked, allowed, monkeypatch):
     monkeypatch.setattr("drtune.runs.verify.device_name", lambda: "some CPU")
-    run = StoredRun("r", "train", "FINISHED", 0, "1", {"env.device": device}, {"train.device": asked}, {})
+    run = StoredRun("r", "train", "FINISHED", 0, "1", {"env.device": device}, {"runtime.device": asked}, {})
     assert allows_tolerance(run) is allowed
 
 

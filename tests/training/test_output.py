@@ -4,10 +4,10 @@ import pytest
 
 from drtune.backbones.model_file import load_model
 from drtune.base.files import read_json
+from drtune.training import output
+from drtune.training.output import save, validation_of
 from drtune.training.settings import Monitor
-from pipeline import outputs
-from pipeline.outputs import log_result, log_settings, save
-from pipeline.training import trained
+from pipeline.train import trained
 
 FILES = ["history.json", "model.json", "model.safetensors"]
 
@@ -16,7 +16,7 @@ FILES = ["history.json", "model.json", "model.safetensors"]
 def made(finished_stage):
     """A stage whose training has ended, and what came of it."""
     stage = finished_stage({"train.monitor": "loss", "train.epochs": 3})
-    return stage, trained(stage)
+    return stage, trained(*stage)
 
 
 def content(folder):
@@ -41,7 +41,7 @@ def test_the_model_is_the_best_epoch_s_and_says_how_it_was_chosen(made, tmp_path
 @pytest.mark.parametrize("monitor", get_args(Monitor))
 def test_every_way_to_choose_the_epoch_is_told(finished_stage, tmp_path, monitor):
     stage = finished_stage({"train.monitor": monitor, "train.epochs": 1})
-    save(trained(stage), stage.params, tmp_path / "models")
+    save(trained(*stage), stage.params, tmp_path / "models")
     said = load_model(tmp_path / "models")[2]["selected_on"]
     assert said.startswith("nothing" if monitor == "last" else f"validation {monitor.split('_')[0]}")
     assert ("one standard error" in said) == (monitor == "accuracy_1se")
@@ -64,25 +64,19 @@ def test_a_kill_in_between_leaves_the_model_before(made, tmp_path, monkeypatch):
         path.write_text("[")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(outputs, "write_json", cut_short)
+    monkeypatch.setattr(output, "write_json", cut_short)
     with pytest.raises(KeyboardInterrupt):
         save(fitted, stage.params, models)
     assert content(models) == before
     assert [path.name for path in models.parent.iterdir()] == ["models"], "nothing half-written stays"
 
 
-def test_the_run_gets_settings_result_and_the_small_files(made, tmp_path):
-    stage, fitted = made
-    run = stage.run
-    log_settings(run, stage.params)
-    assert set(run.params) == {"train", "methods", "backbone", "augment"}
-    assert list(run.params["methods"]) == ["dr_tune"], "the other methods played no part"
-    assert run.params["backbone"]["kwargs"] == {"channels": [8, 8, 16, 16], "stem_width": 8}
-    assert run.params["augment"] == stage.params.raw["augment"]
-    run.metrics.clear()
-    save(fitted, stage.params, tmp_path / "models")
-    log_result(run, fitted, tmp_path / "models")
-    best = fitted.progress.best
-    expected = {"best_epoch": best["epoch"], "best_val_accuracy": best["val_accuracy"]}
-    assert run.metrics == [(expected, 9)], "at the last step: 3 epochs of 3"
-    assert run.artifacts == [str(tmp_path / "models" / name) for name in ("history.json", "model.json")]
+def test_the_numbers_one_may_choose_by_are_those_of_the_kept_epoch(made):
+    _, fitted = made
+    best = min(fitted.progress.history, key=lambda record: record["val_loss"])
+    assert validation_of(fitted) == {
+        "val_accuracy": best["val_accuracy"],
+        "val_accuracy_se": best["val_accuracy_se"],
+        "val_loss": best["val_loss"],
+        "best_epoch": best["epoch"],
+    }

@@ -1,0 +1,28 @@
+import os
+
+import pytest
+
+from drtune.base import runtime
+from drtune.base.runtime import RuntimeSettings, processors
+
+
+def settings(**change):
+    return RuntimeSettings(
+        **{"device": "auto", "workers": "auto", "threads": "auto", "compile": False, **change}
+    )
+
+
+@pytest.mark.parametrize(("cores", "workers"), [(1, 0), (2, 0), (3, 1), (10, 8), (64, 8)])
+def test_auto_leaves_two_processors_to_the_training(monkeypatch, cores, workers):
+    monkeypatch.setattr(runtime, "processors", lambda: cores)
+    assert settings().num_workers == workers
+    assert settings().num_threads == cores
+
+
+def test_numbers_are_taken_as_they_are():
+    assert settings(workers=5, threads=3).num_workers == 5
+    assert settings(workers=5, threads=3).num_threads == 3
+
+
+def test_processors_are_those_that_the_process_may_use():
+    assert processors() == len(os.sched_getaffinity(0))
