@@ -31,11 +31,13 @@ from drtune.backbones.zoo import Backbone, build_backbone, completed
 from drtune.banks.bank import BankHeader, FeatureBank
 from drtune.base.device import pick_device
 from drtune.base.memory import keep_freed_memory
-from drtune.base.seeding import generator, seed_everything
+from drtune.base.numeric import set_numeric_state
+from drtune.base.seeding import generator
 from drtune.base.settings import Params
 from drtune.data.batch import Batch
 from drtune.methods.dr_tune.method import DRTune
 from drtune.params import SETTINGS, load
+from drtune.training.contract import load_method
 from drtune.training.loop import Hooks, Trainer, set_mode
 from drtune.training.optimizers import build_optimizer
 from drtune.training.settings import TrainSettings
@@ -115,7 +117,7 @@ class Nothing(nn.Module):
 def ours(name: str, change: dict[str, object], world: World) -> Step:
     """`Trainer.step` of one of our methods."""
     settings = world.params.method(name).model_copy(update=change)
-    method = SETTINGS[name](settings, world.train)
+    method = load_method(name)(settings, world.train)
     loader: Any = DataLoader([world.batch], batch_size=None)  # type: ignore[arg-type]
     model = world.model()
     trainer = Trainer(model, method, world.bank, loader, loader, world.train, Hooks())
@@ -259,7 +261,7 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     keep_freed_memory()
     params, device = load(Path("params.yaml"), SETTINGS), pick_device(given.device)
-    seed_everything(0, params[TrainSettings].deterministic)
+    set_numeric_state(0, torch.get_num_threads(), deterministic=params[TrainSettings].deterministic)
     settings = completed(params[BackboneSettings])
     if given.backbone is not None:
         unset = {"weights": "none", "kwargs": None, "image_size": None, "mean": None, "std": None}

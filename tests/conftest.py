@@ -169,7 +169,7 @@ def _clean_environment(monkeypatch):
 class Recorder(NullReport):
     """A report that remembers what it is told, and prints what a user would see."""
 
-    def __init__(self, folder):
+    def __init__(self, folder=Path("running")):
         super().__init__(folder)
         self.params, self.metrics, self.artifacts = {}, [], []
 

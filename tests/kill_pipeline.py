@@ -25,18 +25,19 @@ import psutil
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parents[1]
-NEEDED = ["drtune", "pipeline", "images", "none", "timm", "dvc.yaml", "requirements.lock", ".gitignore"]
-NEEDED += [".dvcignore", ".dvc/config", ".dvc/.gitignore"]
+NEEDED = ["drtune", "pipeline", "catalog", "dvc.yaml", "numbers.lock", ".gitignore", ".dvcignore"]
+NEEDED += [".dvc/config", ".dvc/.gitignore"]
 SETTINGS = {
     "data": {"shots": 2, "val_fraction": 0.05, "test_fraction": 0.05},
     "backbone": {
         "kwargs": {"channels": [8, 8, 16, 16], "stem_width": 8},
-        "weights": "none",
+        "weights": "catalog/random.yaml",
         "image_size": 32,
     },
-    "extract": {"batch_size": 8, "device": "cpu"},
-    "train": {"epochs": 40, "batch_size": 8, "batch_norm": "train", "head_init": "normal", "device": "cpu"},
-    "evaluate": {"bootstrap": 100, "device": "cpu"},
+    "extract": {"batch_size": 8},
+    "train": {"epochs": 40, "batch_size": 8, "batch_norm": "train", "head_init": "normal"},
+    "evaluate": {"bootstrap": 100},
+    "runtime": {"device": "cpu", "threads": 1},
 }
 UNEQUAL = ("system/", "images_per_second", "peak_")
 """Metrics of the machine, not of the result."""
@@ -98,8 +99,8 @@ def start(folder: Path, log: Path) -> subprocess.Popen[bytes]:
 def kill(process: subprocess.Popen[bytes], victim: str) -> str:
     """SIGKILL to the victim; returns what was running."""
     dvc = psutil.Process(process.pid)
-    stages = [child for child in dvc.children(recursive=True) if "pipeline." in " ".join(child.cmdline())]
-    named = [word for child in stages for word in child.cmdline() if word.startswith("pipeline.")][:1]
+    stages = [child for child in dvc.children(recursive=True) if "pipeline" in child.cmdline()]
+    named = [child.cmdline()[-1] for child in stages][:1]
     if victim != "dvc":
         for child in stages:
             child.kill()
@@ -110,10 +111,10 @@ def kill(process: subprocess.Popen[bytes], victim: str) -> str:
 
 
 def result(folder: Path) -> tuple[dict[str, str], str]:
-    """Path -> md5 of all outs, and the bytes of metrics.json."""
+    """Path -> md5 of all outs, and the text of metrics/."""
     stages = YAML(typ="safe", pure=True).load(folder / "dvc.lock")["stages"]
     outs = {out["path"]: out["md5"] for entry in stages.values() for out in entry["outs"]}
-    return outs, (folder / "metrics.json").read_text()
+    return outs, "".join(path.read_text() for path in sorted((folder / "metrics").iterdir()))
 
 
 def histories(folder: Path) -> tuple[list[tuple[str, str]], dict[tuple[str, str], list[tuple[int, float]]]]:

@@ -74,7 +74,12 @@ def imported(name: str) -> frozenset[str]:
 
 def edges(name: str) -> set[str]:
     """Our modules that a module imports itself; a package that holds a docstring alone is none."""
-    return {other for other in imported(name) if other in modules() and len(tree(other).body) > 1} - {name}
+    return {other for other in imported(name) if other in modules() and has_code(other)} - {name}
+
+
+def has_code(name: str) -> bool:
+    """Whether a module holds more than a docstring."""
+    return not all(isinstance(node, ast.Expr) for node in tree(name).body)
 
 
 def closure(start: str) -> set[str]:

@@ -30,6 +30,7 @@ LONGEST_WAIT_SECONDS = 60.0
 CHUNK_BYTES = 1 << 20
 CLAIM_SECONDS = 10.0
 """How long a stage waits for a journal that `drtune sync` is shipping before it begins one of its own."""
+FORK_SECONDS = 30.0
 ENDED = ("FINISHED", "FAILED", "KILLED")
 
 
@@ -258,6 +259,15 @@ class Shipper(threading.Thread):
         self.first_round = threading.Event()
         self.failures = 0
         self._closing = threading.Event()
+
+    def start(self) -> None:
+        """Begin; who forks in the first seconds waits for the first round, in which MLflow is imported.
+
+        A forked data worker would inherit the locks of a half imported module, and nobody who frees them.
+        """
+        until = time.monotonic() + FORK_SECONDS
+        os.register_at_fork(before=lambda: self.first_round.wait(max(0.0, until - time.monotonic())))
+        super().start()
 
     def run(self) -> None:
         """Ship until closed; the round after closing is the last, whether it succeeds or not."""

@@ -27,8 +27,8 @@ log = logging.getLogger(__name__)
 
 METRICS_PER_CALL, ITEMS_PER_CALL, DIGEST = 1000, 100, 36
 """Limits of log_batch, and of a dataset digest in characters; mlflow 3.17 utils/validation.py."""
-START_SECONDS, CLOSE_SECONDS, STOP_SECONDS = 30.0, 20.0, 8.0
-"""Longest waits: at the start, for the last lines at the end, and after SIGTERM (Docker kills after 10)."""
+CLOSE_SECONDS, STOP_SECONDS = 20.0, 8.0
+"""Longest waits: for the last lines at the end, and after SIGTERM (Docker kills after 10)."""
 
 
 @contextmanager
@@ -91,7 +91,7 @@ def opened(
     run = StageRun(journal, Shipper(journal.path, target), target.link)
     status, seconds = "FAILED", CLOSE_SECONDS
     try:
-        run.begin(tags, START_SECONDS)
+        run.begin(tags)
         if identity:
             run.log_deps(identity.deps)
         with sampling(run.log_metrics, next_sample(journal.last_step), system_metrics):

@@ -48,8 +48,8 @@ class StageRun:
         self._reported: set[str] = set()
         self._infinite: set[str] = set()
 
-    def begin(self, tags: Mapping[str, str], seconds: float) -> None:
-        """Start shipping; wait, at most so many seconds, until the run is in the store or the store fails.
+    def begin(self, tags: Mapping[str, str]) -> None:
+        """Start shipping, beside the work.
 
         A continued run gets the tags of this process and is RUNNING again.
         """
@@ -57,8 +57,6 @@ class StageRun:
             self.set_tags({**tags, "drtune.resumed": "1"})
             self.journal.write("status", status="RUNNING")
         self.shipper.start()
-        if not self.shipper.first_round.wait(seconds):
-            log.warning("tracking store: no answer in %g s; the work goes on without waiting", seconds)
 
     @property
     def link(self) -> str:

@@ -21,6 +21,9 @@ from drtune.params import read_yaml
 
 log = logging.getLogger(__name__)
 
+CODE = ("drtune", "pipeline", "numbers.lock")
+"""Where the code of a project lies, and the pins of the packages that can move a number."""
+
 
 @dataclass(frozen=True)
 class StageIdentity:
@@ -89,7 +92,7 @@ def locked_entries(lock: Path) -> dict[str, Any]:
 
 def is_code(path: str) -> bool:
     """Whether a dependency is code or its pins, which git names, and not data."""
-    return path.endswith((".py", ".lock"))
+    return path.split("/")[0] in CODE
 
 
 def stages_at(lock: Path, stage: str, identity: StageIdentity) -> dict[str, str]:

@@ -157,13 +157,13 @@ def adopt(root: Path, uri: str, project: str, lock: Path, stage: str, entry: Map
 
 
 def numbers_of(folder: Path, outs: list[str]) -> Iterator[tuple[int, dict[str, float]]]:
-    """(step, name -> value) from a history.json, counted by its epochs, and a metrics.json among the outs."""
+    """(step, name -> value) from a history.json, counted by its epochs, and the metrics files among the outs."""
     for out in outs:
         history, metrics = folder / out / "history.json", folder / out
         if history.is_file():
             for record in read_json(history):
                 yield int(record["epoch"]), numbers(record)
-        if metrics.name == "metrics.json" and metrics.is_file():
+        if metrics.suffix == ".json" and metrics.is_file():
             yield 0, numbers(flat(read_json(metrics)))
 
 

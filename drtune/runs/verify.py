@@ -87,9 +87,6 @@ def allows_tolerance(run: StoredRun) -> bool:
     return any(GPU.match(name) for name in (run.tags.get("env.device", ""), device_name()))
 
 
-SECTIONS = ("extract", "train", "evaluate")
-
-
 def compare(
     folder: Path,
     then: Mapping[str, str],

@@ -15,8 +15,10 @@ from drtune.studies.space import resolved
 from drtune.studies.study import Attempt, Pruned, Study
 from drtune.studies.worker import Score, Stopwatch, lay_out, take_over, training_folder, trial_folder
 from drtune.training.checkpoint import read_checkpoint
+from drtune.training.reporting import fit_and_report
 from drtune.training.settings import TrainSettings
-from pipeline.train import log_settings, trained, write
+from pipeline import paths
+from pipeline.train import log_settings, write
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ def train_once(params: Params, report: RunReport, score: Score, watch: Stopwatch
         watch.read()
         score.epoch(record)
 
-    fitted = trained(params, report, on_epoch, "" if first else f"seed_{params[TrainSettings].seed}/")
+    prefix = "" if first else f"seed_{params[TrainSettings].seed}/"
+    fitted = fit_and_report(params, paths.DATASET, paths.BANK, report, on_epoch, prefix)
     if first:
         write(fitted, params, report, report.checkpoints)
     score.end_training()

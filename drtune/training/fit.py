@@ -101,7 +101,7 @@ def fit(params: Params, dataset: Path, bank: Path, hooks: Hooks) -> Fitted:
     settings, start = set_start(model, settings, features, val, pick_device(runtime.device))
     if runtime.compile:
         model.encoder.compile()  # in place, so the names in its state_dict stay
-    trainer = Trainer(model, method, features, train, val, settings, runtime.device, hooks, start)
+    trainer = Trainer(model, method, features, train, val, settings, hooks, start, runtime.device)
     progress = trainer.run()
     model.load_state_dict(progress.best_state)
     return Fitted(model, backbone, card, progress)

@@ -93,9 +93,9 @@ class Trainer:
         train: seeded loader of batches whose `batch_sampler` has `set_epoch`.
         val: loader of the validation split.
         settings: `train` in params.yaml.
-        device: `runtime.device`.
         hooks: reports and checkpoints.
         start: history record of the model as it is given, with epoch 0; None where that is no candidate.
+        device: `runtime.device`.
     """
 
     def __init__(
@@ -106,9 +106,9 @@ class Trainer:
         train: Any,
         val: Any,
         settings: TrainSettings,
-        device: str,
         hooks: Hooks,
         start: Mapping[str, Any] | None = None,
+        device: str = "auto",
     ) -> None:
         self.start = start
         self.accelerator = Accelerator(cpu=device == "cpu", mixed_precision=settings.precision)

@@ -138,8 +138,8 @@ class Grey:
 
 
 def views(count, augment=AUGMENT):
-    settings = ExtractSettings.model_construct(views=count, batch_size=2, workers=0, seed=5)
-    return [list(loader) for loader in training_views(Grey(), BUILT.spec, settings, augment)]
+    settings = ExtractSettings.model_construct(views=count, batch_size=2, seed=5)
+    return [list(loader) for loader in training_views(Grey(), BUILT.spec, settings, augment, 0)]
 
 
 def test_without_views_every_image_is_seen_once_as_it_is():

@@ -14,6 +14,7 @@ from sklearn.metrics import (
 )
 from sklearn.metrics import confusion_matrix as reference_confusion
 
+from drtune.backbones.predictions import negative_log_likelihood, topk_accuracy
 from drtune.evaluation import metrics
 
 
@@ -88,22 +89,20 @@ def test_equals_scikit_learn(n, classes):
 def test_topk_equals_scikit_learn(k):
     logits, labels = task(200, 7)
     expected = top_k_accuracy_score(labels, logits, k=k, labels=range(7))
-    assert metrics.topk_accuracy(logits, labels, k) == pytest.approx(expected)
+    assert topk_accuracy(logits, labels, k) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("classes", [2, 3, 5])
 def test_topk_is_one_where_k_covers_all_classes(classes):
     logits, labels = task(30, classes, signal=-5.0)
-    assert metrics.topk_accuracy(logits, labels, 5) == 1.0
-    assert metrics.topk_accuracy(logits, labels, classes - 1) < 1.0
+    assert topk_accuracy(logits, labels, 5) == 1.0
+    assert topk_accuracy(logits, labels, classes - 1) < 1.0
 
 
 def test_ties_go_to_the_lowest_class():
     logits = torch.zeros(6, 6)
     labels = torch.arange(6)
-    assert [metrics.topk_accuracy(logits, labels, k) for k in (1, 2, 5)] == pytest.approx(
-        [1 / 6, 2 / 6, 5 / 6]
-    )
+    assert [topk_accuracy(logits, labels, k) for k in (1, 2, 5)] == pytest.approx([1 / 6, 2 / 6, 5 / 6])
     assert metrics.confusion_matrix(logits, labels)[:, 0].tolist() == [1] * 6
 
 
@@ -115,11 +114,11 @@ def test_equals_slow_loops(n, classes, bins, seed):
     expected = slow_values(logits, labels, bins)
     assert values_of(logits, labels, bins) == pytest.approx(expected, abs=1e-9)
     single = {
-        "accuracy": metrics.topk_accuracy(logits, labels, 1),
-        "top5": metrics.topk_accuracy(logits, labels, 5),
+        "accuracy": topk_accuracy(logits, labels, 1),
+        "top5": topk_accuracy(logits, labels, 5),
         "mean_per_class": metrics.mean_per_class_accuracy(logits, labels),
         "macro_f1": metrics.macro_f1(logits, labels),
-        "nll": metrics.negative_log_likelihood(logits, labels),
+        "nll": negative_log_likelihood(logits, labels),
         "ece": metrics.expected_calibration_error(logits, labels, bins),
     }
     assert single == pytest.approx(expected, abs=1e-9)

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from drtune.backbones.classifier import Classifier
+from drtune.base.runtime import RuntimeSettings
 from drtune.base.seeding import derive
 from drtune.data.loaders import seeded
 from drtune.data.packed import PackedSplit, write_split
@@ -18,10 +19,9 @@ from drtune.sources.samples import png_bytes
 
 SPEC = InputSpec(8, (0.5, 0.4, 0.3), (0.5, 0.25, 1.0), "bilinear", 1.0)
 N = 10
+RUNTIME = RuntimeSettings(device="cpu", workers=0, threads=1, compile=False)
 SETTINGS = EvaluateSettings(
     batch_size=4,
-    workers=0,
-    device="cpu",
     bootstrap=100,
     calibration_bins=10,
     worst=4,
@@ -50,7 +50,7 @@ def settings(**change):
 
 def test_each_cell_is_the_accuracy_on_images_corrupted_one_by_one(split):
     network = model()
-    scores = measure_corrupted(network, split, SPEC, SETTINGS)
+    scores = measure_corrupted(network, split, SPEC, SETTINGS, RUNTIME)
     assert network.training
     cells = []
     for name in ("gaussian_noise", "contrast"):
@@ -69,7 +69,7 @@ def test_each_cell_is_the_accuracy_on_images_corrupted_one_by_one(split):
 
 
 def test_sets_are_named_from_the_mean_down_to_the_cell(split):
-    scores = measure_corrupted(model(), split, SPEC, SETTINGS)
+    scores = measure_corrupted(model(), split, SPEC, SETTINGS, RUNTIME)
     assert list(scores) == [
         "corrupted",
         "corrupted/gaussian_noise",
@@ -89,22 +89,22 @@ def test_sets_are_named_from_the_mean_down_to_the_cell(split):
 
 def test_batches_do_not_matter_and_the_seed_does(split):
     network = model()
-    scores = measure_corrupted(network, split, SPEC, SETTINGS)
-    assert measure_corrupted(network, split, SPEC, settings(batch_size=10)) == scores
+    scores = measure_corrupted(network, split, SPEC, SETTINGS, RUNTIME)
+    assert measure_corrupted(network, split, SPEC, settings(batch_size=10), RUNTIME) == scores
     noise = first_image(split, SPEC, SETTINGS)[1]["gaussian_noise", 1]
     assert (first_image(split, SPEC, settings(seed=4))[1]["gaussian_noise", 1] != noise).any()
 
 
 def test_progress_counts_every_image_once_a_cell(split):
     seen = []
-    measure_corrupted(model(), split, SPEC, SETTINGS, lambda *counts: seen.append(counts))
+    measure_corrupted(model(), split, SPEC, SETTINGS, RUNTIME, lambda *counts: seen.append(counts))
     done = [0, *(N * cell + images for cell in range(4) for images in (4, 8, 10))]
     assert seen == [(images, 4 * N) for images in done]
 
 
 def test_without_corruptions_nothing_is_done(split):
     seen = []
-    found = measure_corrupted(None, split, SPEC, settings(corruptions=[]), lambda *c: seen.append(c))
+    found = measure_corrupted(None, split, SPEC, settings(corruptions=[]), RUNTIME, lambda *c: seen.append(c))
     assert (found, seen) == ({}, [])
 
 

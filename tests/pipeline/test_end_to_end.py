@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-NEEDED = ["drtune", "pipeline", "images", "none", "timm", "dvc.yaml", "requirements.lock", ".gitignore"]
-NEEDED += [".dvcignore", ".dvc/config", ".dvc/.gitignore"]
+NEEDED = ["drtune", "pipeline", "catalog", "dvc.yaml", "numbers.lock", ".gitignore", ".dvcignore"]
+NEEDED += [".dvc/config", ".dvc/.gitignore"]
 DIGITS = {"data.name": "digits", "data.shots": 2, "data.val_fraction": 0.05, "data.test_fraction": 0.05}
 STAGES = ["download", "extract", "train", "evaluate"]
 FIGURES = ["confusion_matrix.png", "learning_curves.png", "reliability.png"]
@@ -152,8 +152,8 @@ def repository(repositories, twin):
 def test_four_stages_give_model_metrics_and_figures(repository):
     assert repository.ran[:4] == STAGES
     folder = repository.folder
-    assert repository.first == ["??", "dvc.lock", "??", "metrics.json"], "all else belongs to DVC"
-    metrics = json.loads((folder / "metrics.json").read_text())
+    assert repository.first == ["??", "dvc.lock", "??", "metrics/"], "all else belongs to DVC"
+    metrics = json.loads((folder / "metrics/test.json").read_text())
     assert metrics["test"]["n"] == 90
     assert 0 <= metrics["test"]["accuracy"] <= 1
     names = {path.name for path in (folder / "models").iterdir()}
@@ -170,7 +170,9 @@ def test_a_second_repro_runs_nothing(repository):
 
 def test_dvc_s_own_commands_work(repository):
     shown = repository.dvc("metrics show --json")
-    assert json.loads(shown)[""]["data"]["metrics.json"]["data"]["test"]["n"] == 90
+    metrics = json.loads(shown)[""]["data"]
+    assert metrics["metrics/test.json"]["data"]["test"]["n"] == 90
+    assert 0 <= metrics["metrics/validation.json"]["data"]["val_accuracy"] <= 1
     repository.dvc("plots show -o plots", "plots diff HEAD -o difference", "metrics diff")
     for page in ("plots/index.html", "difference/index.html"):
         text = (repository.folder / page).read_text()
@@ -196,7 +198,7 @@ def test_an_experiment_aside_runs_what_its_setting_touches_and_logs_into_the_sam
     assert [trial["name"] for trial in trials] == ["lighter"]
     (revision,) = trials[0]["revs"]
     assert revision["data"]["params"]["params.yaml"]["data"]["methods"]["dr_tune"]["weight"] == 0.5
-    assert revision["data"]["metrics"]["metrics.json"]["data"]["test"]["n"] == 90
+    assert revision["data"]["metrics"]["metrics/test.json"]["data"]["test"]["n"] == 90
     made = {path: out["hash"] for path, out in revision["data"]["outs"].items()}
     assert made["models"] != outs["models"], "the weight changes the model"
     assert (made["data/bank"], made["data/dataset"]) == (outs["data/bank"], outs["data/dataset"])
@@ -233,13 +235,112 @@ def test_stages_from_the_cache_show_the_runs_that_made_them(repository):
     assert repository.runs() == runs
 
 
-def test_an_edited_module_runs_the_stages_that_import_it(repository):
-    for name, importers in (("banks/extract.py", ["extract", "train"]), ("plots/curves.py", ["evaluate"])):
-        module = repository.folder / "drtune" / name
-        text = module.read_text()
-        module.write_text(text + "# edited\n")
-        assert list(json.loads(repository.dvc("status --json"))) == importers
-        module.write_text(text)
+ALL = ["download", "extract", "train", "evaluate"]
+STALE = {
+    "drtune/base": ALL,
+    "drtune/data": ALL,
+    "drtune/sources": ["download"],
+    "drtune/backbones": ["extract", "train", "evaluate"],
+    "drtune/banks": ["extract", "train"],
+    "drtune/training": ["train"],
+    "drtune/methods/dr_tune": ["train"],
+    "drtune/methods/sp": [],
+    "drtune/evaluation": ["evaluate"],
+    "drtune/runs": [],
+    "drtune/studies": [],
+    "drtune/serving": [],
+    "drtune/cli": [],
+    "pipeline/train.py": ["train"],
+    "pipeline/__main__.py": [],
+    "drtune/params.py": [],
+    "numbers.lock": ["extract", "train", "evaluate"],
+}
+"""What is edited -> the stages that it makes stale."""
+EDIT_EACH = """
+import json, sys
+from pathlib import Path
+from dvc.repo import Repo
+
+for name in sys.argv[1:]:
+    file = Path(name) / "edited.py" if Path(name).is_dir() else Path(name)
+    before = file.read_bytes() if file.exists() else None
+    with file.open("ab") as stream:
+        stream.write(b"# edited\\n")
+    with Repo() as repo:
+        print(json.dumps([name, list(repo.status())]))
+    file.unlink() if before is None else file.write_bytes(before)
+"""
+
+
+def test_an_edit_makes_stale_what_it_can_move_and_nothing_else(repository):
+    shown = repository(sys.executable, "-c", EDIT_EACH, *STALE)
+    assert dict(map(json.loads, shown.splitlines())) == STALE
+    folders = {str(path.parent.relative_to(ROOT)) for path in (ROOT / "drtune").glob("*/__init__.py")}
+    assert folders - set(STALE) == {"drtune/methods"}
+
+
+def test_what_python_leaves_beside_modules_makes_nothing_stale(repository):
+    code = "import drtune.params, pipeline.train, drtune.methods.sp.method, drtune.runs.runner"
+    environment = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": ""}
+    repository.environment |= environment
+    repository(sys.executable, "-c", code)
+    assert list((repository.folder / "drtune/methods/sp/__pycache__").glob("method.*.pyc"))
+    assert json.loads(repository.dvc("status --json")) == {}
+
+
+BARE = """
+import random, sys
+from importlib import import_module
+from pathlib import Path
+import numpy, torch
+
+random.random(), numpy.random.rand(5), torch.manual_seed(99), torch.rand(3)
+torch.set_num_threads(3)
+torch.backends.cudnn.benchmark = True
+torch.set_float32_matmul_precision("medium")
+from drtune.base.report import NullReport
+from drtune.params import PARAMS, load
+
+for stage in sys.argv[1:]:
+    import_module(f"pipeline.{stage}").main(load(PARAMS), NullReport(Path("bare")))
+"""
+
+
+def test_a_stage_run_bare_in_a_hostile_process_gives_the_same_bytes(repository, tmp_path):
+    from drtune.runs.outs import describe_out
+
+    bare = Repository(tmp_path / "bare")
+    names = ["drtune", "pipeline", "catalog", "params.yaml"]
+    bare.folder.mkdir()
+    for name in names:
+        (bare.folder / name).symlink_to(repository.folder / name)
+    bare.environment |= {"OMP_NUM_THREADS": "2", "PYTHONHASHSEED": "7"}
+    bare(sys.executable, "-c", BARE, *STAGES)
+    made = {name: describe_out(bare.folder / name)["md5"] for name in repository.outs()}
+    assert made == repository.outs()
+
+
+def test_a_checkpoint_of_an_edited_method_is_not_found(repository):
+    from drtune.runs.stage_key import current_stage_key
+
+    before = current_stage_key(repository.folder, "train")
+    method = repository.folder / "drtune/methods/dr_tune/method.py"
+    text = method.read_text()
+    method.write_text(text + "# edited\n")
+    edited = current_stage_key(repository.folder, "train")
+    method.write_text(text)
+    assert edited.key != before.key, "the folder of running state is named after the key"
+    assert current_stage_key(repository.folder, "train").key == before.key
+
+
+def test_a_clone_with_the_cache_has_everything_without_running(repository, tmp_path):
+    clone = Repository(tmp_path / "clone")
+    repository("git", "clone", "-q", str(repository.folder), str(clone.folder))
+    assert json.loads((clone.folder / "metrics/validation.json").read_text())["val_accuracy"] >= 0
+    shutil.copytree(repository.folder / ".dvc/cache", clone.folder / ".dvc/cache")
+    clone.dvc("checkout")
+    assert clone.stages_of("dvc", "repro") == []
+    assert json.loads(clone.dvc("status --json")) == {}
 
 
 def test_every_executed_stage_has_one_finished_run_with_dvc_s_own_key(repository):
@@ -250,7 +351,7 @@ def test_every_executed_stage_has_one_finished_run_with_dvc_s_own_key(repository
     assert len(set(keys)) == len(keys)
     assert set(keys) == repository.cached_keys()
     artifacts = {path.name for path in repository.folder.glob("mlruns/**/artifacts/*")}
-    assert artifacts >= {"dataset.json", "history.json", "model.json", "reports", "metrics.json"}
+    assert artifacts >= {"dataset.json", "history.json", "model.json", "reports", "test.json"}
 
 
 def test_all_over_again_in_another_folder_gives_the_same_bytes_and_keys(repository, twin):

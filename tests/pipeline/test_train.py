@@ -14,10 +14,9 @@ from drtune.base.errors import BankError
 from drtune.base.files import read_json
 from drtune.runs import runner as life
 from drtune.runs.runner import run_stage
-from drtune.training.checkpoint import read_checkpoint
-from drtune.training.loop import Hooks
+from drtune.training.reporting import fit_and_report
 from pipeline import paths, train
-from pipeline.train import in_words, log_settings, trained, write
+from pipeline.train import log_settings, write
 
 FILES = ["history.json", "model.json", "model.safetensors"]
 DVC = """
@@ -32,7 +31,7 @@ HANGS_AT_STEP_8 = """
 import time
 from drtune.training.loop import Hooks
 from drtune.runs.runner import run_stage
-from pipeline import train
+from drtune.training import reporting
 
 def hooks(on_event, on_progress, on_prepare, checkpoints):
     def progress(done, total):
@@ -41,7 +40,7 @@ def hooks(on_event, on_progress, on_prepare, checkpoints):
             time.sleep(60)
     return Hooks(on_event, progress, on_prepare, checkpoints, checkpoint_seconds=0.0)
 
-train.Hooks = hooks
+reporting.Hooks = hooks
 run_stage(["train"])
 """
 
@@ -181,84 +180,9 @@ def test_after_sigterm_the_next_start_ends_as_if_nothing_had_been(
     assert Path(paths.BANK).is_file()
 
 
-class Enough(Exception):  # noqa: N818
-    """Raised by whoever hears of an epoch."""
-
-
-def epochs(run, prefix=""):
-    return [(values[f"{prefix}epoch"], step) for values, step in run.metrics if f"{prefix}epoch" in values]
-
-
-def test_steps_and_epochs_are_logged_apart_and_epochs_are_told(finished_stage):
-    stage, told = finished_stage(), []
-    fitted = trained(*stage, told.append)
-    steps = [step for values, step in stage.run.metrics if all(name.startswith("step/") for name in values)]
-    assert steps == [1, 2, 3, 4, 5, 6], "18 images, 8 a batch, 2 epochs"
-    assert epochs(stage.run) == [(1, 3), (2, 6)]
-    named = {name for name in stage.run.names if not name.startswith("step/")}
-    assert {"train_loss", "val_accuracy", "val_loss", "loss/distribution"} <= named
-    records = [
-        {name: record[name] for name in record if name != "phase"} for record in fitted.progress.history
-    ]
-    assert told == records
-    assert (stage.run.params, stage.run.artifacts) == ({}, []), "what becomes of it is not decided here"
-
-
-def test_of_many_steps_some_are_logged_and_of_epochs_all(finished_stage, monkeypatch):
-    monkeypatch.setattr(train, "STEP_POINTS", 3)
-    stage = finished_stage()
-    trained(*stage)
-    assert [step for values, step in stage.run.metrics if "step/loss" in values] == [2, 4, 6]
-    assert epochs(stage.run) == [(1, 3), (2, 6)]
-
-
-def test_a_prefix_tells_a_second_training_of_the_same_run(finished_stage):
-    stage, told = finished_stage(), []
-    trained(*stage, told.append, "seed_1/")
-    assert epochs(stage.run, "seed_1/") == [(1, 3), (2, 6)]
-    assert all(name.startswith("seed_1/") for name in stage.run.names)
-    assert "seed_1/step/loss" in stage.run.names
-    assert all("val_accuracy" in record for record in told), "whoever is told sees plain names"
-
-
-def test_an_epoch_is_logged_before_it_is_judged(finished_stage, monkeypatch):
-    stage = finished_stage({"train.epochs": 3})
-    monkeypatch.setattr(train, "Hooks", lambda *given: Hooks(*given, checkpoint_seconds=0.0))
-
-    def judge(record):
-        if record["epoch"] == 2:
-            raise Enough
-
-    with pytest.raises(Enough):
-        trained(*stage, judge)
-    assert epochs(stage.run) == [(1, 3), (2, 6)]
-    assert read_checkpoint(stage.run.checkpoints)["progress"].epoch == 1
-
-
-def test_a_training_goes_on_from_its_folder(finished_stage):
-    stage, told = finished_stage(), []
-    first = trained(*stage)
-    stage.run.metrics.clear()
-    again = trained(*stage, told.append)
-    assert again.progress.history == first.progress.history
-    assert (told, stage.run.metrics) == ([], []), "nothing was left to do"
-    shutil.rmtree(stage.run.checkpoints)
-    trained(*stage, told.append)
-    assert len(told) == 2
-
-
-def test_what_a_person_watches_stands_below_the_bar(finished_stage, capsys):
-    trained(*finished_stage({"train.method": "finetune"}))
-    said = capsys.readouterr().out
-    assert said.startswith("train finetune: ")
-    assert "36/36 images" in said
-    assert "epoch 1" in said
-    assert "val_accuracy" in said
-
-
 def test_a_training_is_written_to_any_folder_and_told_to_its_run(finished_stage, tmp_path):
     stage = finished_stage({"train.monitor": "loss", "train.epochs": 3})
-    fitted, run = trained(*stage), stage.run
+    fitted, run = fit_and_report(stage.params, paths.DATASET, paths.BANK, stage.run), stage.run
     log_settings(*stage)
     assert set(run.params) == {"train", "methods", "backbone", "augment"}
     assert list(run.params["methods"]) == ["dr_tune"], "the other methods played no part"
@@ -271,15 +195,3 @@ def test_a_training_is_written_to_any_folder_and_told_to_its_run(finished_stage,
     expected = {"best_epoch": best["epoch"], "best_val_accuracy": best["val_accuracy"]}
     assert run.metrics == [(expected, 9)], "at the last step: 3 epochs of 3"
     assert run.artifacts == [str(tmp_path / "models" / name) for name in ("history.json", "model.json")]
-
-
-def test_words_of_a_training_leave_out_sums_and_repetitions():
-    values = {
-        "epoch": 3,
-        "loss": 0.5,
-        "train_loss": 0.4,
-        "loss/cross_entropy": 0.3333333,
-        "lr_head": 0.1,
-        "val_accuracy": 0.875,
-    }
-    assert in_words(values) == "epoch 3  cross_entropy 0.3333  lr_head 0.1  val_accuracy 0.875"

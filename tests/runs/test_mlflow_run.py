@@ -35,7 +35,7 @@ from drtune.runs import mlflow_run
 from drtune.runs import record
 from drtune.runs.lifecycle import stopping
 from drtune.runs.mlflow_run import stage_run
-mlflow_run.START_SECONDS = mlflow_run.CLOSE_SECONDS = mlflow_run.STOP_SECONDS = 120  # a busy machine
+mlflow_run.CLOSE_SECONDS = mlflow_run.STOP_SECONDS = 120  # a busy machine
 root = Path(os.environ["DVC_ROOT"])
 started = time.monotonic()
 with stopping(), stage_run("toy", sys.argv[1], record.collect(root), None) as run:

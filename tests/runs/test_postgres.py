@@ -29,7 +29,7 @@ from pathlib import Path
 sys.path.insert(0, {project!r})
 from drtune.runs import mlflow_run
 from drtune.runs import record
-mlflow_run.START_SECONDS = mlflow_run.CLOSE_SECONDS = 240
+mlflow_run.CLOSE_SECONDS = 240
 root = Path(sys.argv[1])
 with mlflow_run.stage_run("toy", sys.argv[2], record.collect(root), None, root=root) as run:
     run.log_metrics({{"loss": 1.0}}, 0)

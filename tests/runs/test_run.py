@@ -1,5 +1,6 @@
 import math
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -145,7 +146,7 @@ def test_trouble_is_reported_once_and_never_raised(run, tmp_path, caplog):
 
 
 def test_without_a_store_the_run_starts_and_ends_and_says_where_it_is(run, caplog):
-    run.begin({}, 10)
+    run.begin({})
     assert f"journal: {run.journal.path}" in run.link
     run.log_text("x", "x.txt")
     assert not run.close("FINISHED", 10)
@@ -154,19 +155,36 @@ def test_without_a_store_the_run_starts_and_ends_and_says_where_it_is(run, caplo
     assert "is not shipped completely and is kept" in caplog.text
 
 
-def test_a_store_that_hangs_delays_the_start_within_limits(run, caplog):
+def test_a_store_that_hangs_does_not_delay_the_start(run, monkeypatch):
+    hang, asked = threading.Event(), threading.Event()
+    run.shipper.target.open = lambda header, journal: asked.set() or hang.wait(30)
+    run.begin({})
+    assert asked.wait(10)
+    assert not run.shipper.first_round.is_set(), "it hangs, and the work has begun"
+    hang.set()
+    assert run.shipper.first_round.wait(10)
+
+
+def test_a_fork_waits_for_the_first_round_but_not_for_ever(run, monkeypatch):
+    monkeypatch.setattr("drtune.runs.journal.FORK_SECONDS", 0.3)
+    hooks = []
+    monkeypatch.setattr("os.register_at_fork", lambda *, before: hooks.append(before))
     hang = threading.Event()
     run.shipper.target.open = lambda header, journal: hang.wait(30)
-    run.begin({}, 0.05)
-    assert "no answer in 0.05 s" in caplog.text
+    run.begin({})
+    (hook,) = hooks
+    start = time.monotonic()
+    hook()
+    assert 0.1 < time.monotonic() - start < 5, "the store hangs"
+    hook()
     hang.set()
-    run.shipper.join(0.01)
+    assert run.shipper.first_round.wait(10)
 
 
 def test_a_continued_run_is_running_again(run):
     run.close("KILLED", 0)
     again = make(run.journal.path)
-    again.begin({"proc.pid": "2"}, 10)
+    again.begin({"proc.pid": "2"})
     assert [entry["status"] for entry in entries(again, "status")] == ["KILLED", "RUNNING"]
     assert entries(again, "tags")[-1]["values"] == {"proc.pid": "2", "drtune.resumed": "1"}
     again.close("FINISHED", 10)

@@ -36,7 +36,7 @@ def params_of(change=None, **study):
 def entry_of(raw, **deps):
     """The train stage as dvc.lock will describe it."""
     return {
-        "cmd": "python -m pipeline.train",
+        "cmd": "python -m pipeline train",
         "deps": [{"path": path, "md5": md5, "size": 1} for path, md5 in {"a.py": "1", **deps}.items()],
         "params": {
             "params.yaml": {

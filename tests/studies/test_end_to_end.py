@@ -21,7 +21,7 @@ from drtune.studies.study import Study
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader:sqlalchemy.exc.SADeprecationWarning")
 ROOT = Path(__file__).resolve().parents[2]
-NEEDED = ["drtune", "pipeline", "none", "timm", "dvc.yaml", "requirements.lock", ".gitignore", ".dvcignore"]
+NEEDED = ["drtune", "pipeline", "catalog", "dvc.yaml", "numbers.lock", ".gitignore", ".dvcignore"]
 NEEDED += [".dvc/config", ".dvc/.gitignore"]
 STUDY = {
     "train.lr_head": 0.003,
@@ -172,7 +172,7 @@ def test_the_winner_is_applied_and_its_training_is_cached(repository, study):
     assert "Stage 'train' is cached - skipping run, checking out outputs" in text
     assert re.findall(r"^Running stage '(\w+)'", text, re.MULTILINE) == ["evaluate"]
     assert {path.name: path.read_bytes() for path in Path("models").iterdir()} == expected
-    assert read_json(Path("metrics.json"))["test"]["n"] == 9
+    assert read_json(Path("metrics/test.json"))["test"]["n"] == 9
 
     runs = Runs()
     winner = runs.trials[best.first]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import shutil
 import signal
 import sqlite3
@@ -13,15 +14,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from drtune.params import SETTINGS, load
+from drtune.params import PARAMS, load
 from drtune.runs.stage_key import current_stage_key, stage_key
 from drtune.studies import process as worker
 from drtune.studies import storage, supervisor
 from drtune.studies.design import design_of
 from drtune.studies.storage import open_storage, storage_url
 from drtune.studies.study import Study, begin
+from drtune.training import reporting
 from drtune.training.loop import Hooks
-from pipeline import paths, train, training
+from pipeline import paths, train
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::optuna.exceptions.ExperimentalWarning",
@@ -31,7 +33,7 @@ pytestmark = pytest.mark.filterwarnings(
 DVC = """
 stages:
   train:
-    cmd: python -m pipeline.train
+    cmd: python -m pipeline train
     deps: [data/dataset, data/bank]
     params: [train, methods.dr_tune]
     outs: [models]
@@ -48,7 +50,7 @@ STUDY = {
 HANGS = """
 import os, runpy, time
 from drtune.training.loop import Hooks
-from pipeline import training
+from drtune.training import reporting
 
 def hooks(on_event, on_progress, on_prepare, checkpoints):
     def progress(done, total):
@@ -57,7 +59,7 @@ def hooks(on_event, on_progress, on_prepare, checkpoints):
             time.sleep(60)
     return Hooks(on_event, progress, on_prepare, checkpoints, checkpoint_seconds=0.0)
 
-training.Hooks = hooks
+reporting.Hooks = hooks
 runpy.run_module("drtune.studies.process", run_name="__main__")
 """
 
@@ -83,7 +85,7 @@ def repository(finished_stage, empty_database, empty_storage, monkeypatch):
 def study(repository):
     """A study of the settings in the current folder; its trials have not begun."""
     storage = open_storage(storage_url(Path.cwd()))
-    yield begin(storage, "s", design_of(load(paths.PARAMS, SETTINGS), entry()), 3)
+    yield begin(storage, "s", design_of(load(PARAMS), entry()), 3)
     storage.engine.dispose()
 
 
@@ -101,13 +103,18 @@ def one_thread():
 
 
 @pytest.fixture
-def said(as_script, monkeypatch, capsys):
+def said(monkeypatch, capsys):
     """Run the worker as `drtune study run` does; returns what it says of a fault, and its exit code."""
     monkeypatch.setattr(supervisor, "die_with_parent", lambda: None)
 
     def run(*words):
         monkeypatch.setattr(sys, "argv", ["worker", *words])
-        code = as_script("worker")
+        monkeypatch.delitem(sys.modules, "drtune.studies.process", raising=False)
+        try:
+            runpy.run_module("drtune.studies.process", run_name="__main__")
+            code = 0
+        except SystemExit as end:
+            code = end.code
         return capsys.readouterr().err, code
 
     return run
@@ -141,14 +148,14 @@ def test_a_storage_that_is_away_when_a_worker_begins_is_asked_again(study, said,
 
 
 def test_faults_of_the_settings_end_with_2(study, said, tiny_params):
-    tiny_params(paths.PARAMS, {**STUDY, "train.epochs": 0})
+    tiny_params(PARAMS, {**STUDY, "train.epochs": 0})
     text, code = said("s")
     assert "train.epochs" in text
     assert code == 2
 
 
 def test_a_study_about_other_settings_is_not_worked_on(study, said, tiny_params):
-    tiny_params(paths.PARAMS, {**STUDY, "train.batch_size": 4})
+    tiny_params(PARAMS, {**STUDY, "train.batch_size": 4})
     text, code = said("s")
     assert "study 's' is about something else" in text
     assert "train.batch_size: 8 then, 4 now" in text
@@ -205,7 +212,7 @@ def logged(recorder, name):
 
 def test_killed_trials_go_on_and_ends_of_each_kind_are_told_apart(study, repository, one_thread, monkeypatch):
     shutil.rmtree(paths.MODEL)
-    train.main(repository)  # what the first trial will be, undisturbed
+    train.main(*repository)  # what the first trial will be, undisturbed
     expected = {path.name: path.read_bytes() for path in paths.MODEL.iterdir()}
     shutil.rmtree(paths.MODEL)
 
@@ -216,7 +223,9 @@ def test_killed_trials_go_on_and_ends_of_each_kind_are_told_apart(study, reposit
     assert interrupted(8, signal.SIGKILL) == -signal.SIGKILL
     assert [trial.state for trial in study.standings()] == ["RUNNING"]
     begun = []
-    monkeypatch.setattr(training, "Hooks", lambda *hooks: Hooks(hooks[0], heard(begun, hooks[1]), *hooks[2:]))
+    monkeypatch.setattr(
+        reporting, "Hooks", lambda *hooks: Hooks(hooks[0], heard(begun, hooks[1]), *hooks[2:])
+    )
     worker.main("s", None)
     assert begun[0] == 6, "steps of the two epochs before, from the checkpoint"
 

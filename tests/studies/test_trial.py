@@ -8,14 +8,15 @@ import pytest
 
 from drtune.base.errors import TrainingError
 from drtune.base.files import read_json
-from drtune.params import SETTINGS, load
+from drtune.params import load
 from drtune.runs.stage_key import StageIdentity, stage_key
 from drtune.studies import trial
 from drtune.studies.study import Pruned
 from drtune.studies.trial import Common, run_trial
+from drtune.training import reporting
 from drtune.training.loop import Hooks
 from drtune.training.settings import TrainSettings
-from pipeline import paths, train, training
+from pipeline import paths, train
 
 WEIGHT = "methods.dr_tune.weight"
 
@@ -89,11 +90,11 @@ def test_a_trial_leaves_what_the_train_stage_would_leave_under_its_settings(comm
     objective, step = life.run.metrics[-1]
     assert (set(objective), objective["objective"], step) == ({"objective", "seconds"}, value, 0)
     assert 0 < objective["seconds"] < 600
-    own = load(place() / "params.yaml", SETTINGS)
+    own = load(place() / "params.yaml")
     assert (own.method("dr_tune").weight, own[TrainSettings].lr_head) == (0.25, 0.02)
 
     shutil.rmtree(paths.MODEL)
-    train.main(stage({WEIGHT: 0.25, "train.lr_head": 0.02}))
+    train.main(*stage({WEIGHT: 0.25, "train.lr_head": 0.02}))
     for name in ("model.safetensors", "model.json", "history.json"):
         assert (place() / "models" / name).read_bytes() == (paths.MODEL / name).read_bytes(), name
 
@@ -137,7 +138,7 @@ def test_the_seconds_of_earlier_attempts_count(common, life, monkeypatch):
     before = read_json(kept)
     assert 0 < before < 600
     kept.write_text(f"{before + 1000}\n")
-    monkeypatch.setattr(training, "Hooks", Hooks)
+    monkeypatch.setattr(reporting, "Hooks", Hooks)
     _, seconds = run_trial(about, Attempt({}))
     assert before + 1000 < seconds < before + 1600
 
@@ -171,7 +172,7 @@ def killed_at(monkeypatch, step):
 
         return Hooks(on_event, progress, on_prepare, checkpoints, checkpoint_seconds=0.0)
 
-    monkeypatch.setattr(training, "Hooks", hooks)
+    monkeypatch.setattr(reporting, "Hooks", hooks)
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
@@ -185,7 +186,7 @@ def test_a_trial_goes_on_from_its_checkpoint_as_if_nothing_had_been(common, life
         life.run.metrics = []
         with pytest.raises(Killed):
             run_trial(about, Attempt({WEIGHT: 0.25}))
-    monkeypatch.setattr(training, "Hooks", Hooks)
+    monkeypatch.setattr(reporting, "Hooks", Hooks)
     life.run.metrics = []
     attempt = Attempt({WEIGHT: 0.25})
     assert run_trial(about, attempt) == value

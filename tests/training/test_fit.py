@@ -52,7 +52,7 @@ class Task:
         extract_bank(
             path,
             backbone.encoder,
-            training_views(train, backbone.spec, extract, augment),
+            training_views(train, backbone.spec, extract, augment, 0),
             bank_identity(backbone, read_card(self.dataset), extract, augment),
             train.labels,
             train.ids,

@@ -14,7 +14,7 @@ BASE = {
     "decay_norm_and_bias": False, "schedule": "cosine", "schedule_every": "step", "warmup_epochs": 0.0,
     "label_smoothing": 0.0, "clip_norm": None, "batch_norm": "train", "head_init": "normal",
     "head_scale": 1.0, "lr_head_unit": "absolute", "ema_decay": None, "wise_ft": None, "monitor": "accuracy",
-    "precision": "no", "deterministic": True, "workers": 0, "device": "cpu",
+    "precision": "no", "deterministic": True,
 }  # fmt: skip
 
 

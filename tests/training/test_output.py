@@ -6,8 +6,9 @@ from drtune.backbones.model_file import load_model
 from drtune.base.files import read_json
 from drtune.training import output
 from drtune.training.output import save, validation_of
+from drtune.training.reporting import fit_and_report
 from drtune.training.settings import Monitor
-from pipeline.train import trained
+from pipeline import paths
 
 FILES = ["history.json", "model.json", "model.safetensors"]
 
@@ -16,7 +17,7 @@ FILES = ["history.json", "model.json", "model.safetensors"]
 def made(finished_stage):
     """A stage whose training has ended, and what came of it."""
     stage = finished_stage({"train.monitor": "loss", "train.epochs": 3})
-    return stage, trained(*stage)
+    return stage, fit_and_report(stage.params, paths.DATASET, paths.BANK, stage.run)
 
 
 def content(folder):
@@ -41,7 +42,9 @@ def test_the_model_is_the_best_epoch_s_and_says_how_it_was_chosen(made, tmp_path
 @pytest.mark.parametrize("monitor", get_args(Monitor))
 def test_every_way_to_choose_the_epoch_is_told(finished_stage, tmp_path, monitor):
     stage = finished_stage({"train.monitor": monitor, "train.epochs": 1})
-    save(trained(*stage), stage.params, tmp_path / "models")
+    save(
+        fit_and_report(stage.params, paths.DATASET, paths.BANK, stage.run), stage.params, tmp_path / "models"
+    )
     said = load_model(tmp_path / "models")[2]["selected_on"]
     assert said.startswith("nothing" if monitor == "last" else f"validation {monitor.split('_')[0]}")
     assert ("one standard error" in said) == (monitor == "accuracy_1se")

@@ -12,8 +12,6 @@ NAMES = ("confusion_matrix", "feature_map", "learning_curves", "per_class", "rel
 
 SETTINGS = EvaluateSettings(
     batch_size=8,
-    workers=0,
-    device="cpu",
     bootstrap=100,
     calibration_bins=10,
     worst=4,
