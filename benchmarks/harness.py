@@ -1,6 +1,5 @@
 """What the accuracy benchmarks share: settings with changes, one training, one opening of the test split."""
 
-import copy
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -19,7 +18,7 @@ from drtune.data.packed import Split, open_split
 from drtune.data.settings import AugmentSettings
 from drtune.evaluation.measure import measure
 from drtune.evaluation.settings import EvaluateSettings
-from drtune.params import SETTINGS, parse
+from drtune.params import parse, with_values
 from drtune.sources.ingest import ingest
 from drtune.sources.settings import DataSettings
 from drtune.training.fit import Fitted, fit
@@ -36,14 +35,7 @@ class Task(NamedTuple):
 
 def changed(raw: Mapping[str, Any], change: Mapping[str, Any]) -> Params:
     """Settings with dotted names replaced, such as `methods.dr_tune.weight`."""
-    fresh = copy.deepcopy(dict(raw))
-    for name, value in change.items():
-        *sections, key = name.split(".")
-        node = fresh
-        for section in sections:
-            node = node[section]
-        node[key] = value
-    return parse(fresh, "params.yaml", SETTINGS)
+    return parse(with_values(raw, change), "params.yaml")
 
 
 def seeded(seed: int) -> dict[str, int]:

@@ -13,6 +13,7 @@ in it. Ratios are medians over rounds, with quartiles. bfloat16 autocast on a GP
 
 import argparse
 import copy
+import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -57,23 +58,27 @@ class World:
     """What all contenders share: settings, backbone, a bank of random rows and one random batch."""
 
     def __init__(
-        self, params: Params, backbone: Backbone, classes: int, device: torch.device, bank_size: int
+        self,
+        params: Params,
+        backbone: Backbone,
+        classes: int,
+        device: torch.device,
+        bank_size: int,
+        precision: str = "no",
+        batch: int = BATCH,
     ):
         self.params, self.backbone, self.classes, self.device = params, backbone, classes, device
-        self.bank_size = bank_size
+        self.bank_size, self.precision, self.batch_size = bank_size, precision, batch
         self.every = params.method("dr_tune").rotation_every  # type: ignore[attr-defined]
-        where = {"device": "cpu", "precision": "no"}
-        if device.type == "cuda":
-            where = {"device": "auto", "precision": "bf16"}
-        official = {"optimizer": "sgd", "batch_norm": "train", "batch_size": BATCH}
-        self.train = params[TrainSettings].model_copy(update={**official, **where, **SMALL_RATES})
+        official = {"optimizer": "sgd", "batch_norm": "train", "batch_size": batch, "precision": precision}
+        self.train = params[TrainSettings].model_copy(update=official | SMALL_RATES)
         header = BankHeader("", "", "", "", views=1, augmented=False, augment_seed=0, dtype="float32")
         random = generator(0, classes)
         features = torch.rand(1, bank_size, backbone.feature_dim, generator=random)
         labels = torch.randint(classes, (bank_size,), generator=random)
         self.bank = FeatureBank.from_tensors(features, labels, [""] * bank_size, header)
-        size, index = backbone.spec.size, torch.randint(bank_size, (BATCH,), generator=random)
-        images = torch.randn(BATCH, 3, size, size, generator=random)
+        size, index = backbone.spec.size, torch.randint(bank_size, (batch,), generator=random)
+        images = torch.randn(batch, 3, size, size, generator=random)
         self.batch = Batch(images.to(device), labels[index].to(device), index, torch.zeros_like(index))
 
     def model(self) -> Classifier:
@@ -89,7 +94,8 @@ class World:
     def with_encoder(self, encoder: nn.Module) -> "World":
         """The same with another encoder."""
         backbone = replace(self.backbone, encoder=encoder)
-        return World(self.params, backbone, self.classes, self.device, self.bank_size)
+        sizes = self.bank_size, self.precision, self.batch_size
+        return World(self.params, backbone, self.classes, self.device, *sizes)
 
     def contiguous(self) -> "World":
         """The same with the encoder in PyTorch's default layout."""
@@ -99,15 +105,15 @@ class World:
 
     def without_encoder(self) -> "World":
         """The same with an encoder that costs nothing."""
-        return self.with_encoder(Nothing(self.backbone.feature_dim))
+        return self.with_encoder(Nothing(self.batch_size, self.backbone.feature_dim))
 
 
 class Nothing(nn.Module):
     """An encoder whose features are parameters."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, batch: int, dim: int) -> None:
         super().__init__()
-        self.features = nn.Parameter(torch.rand(BATCH, dim, generator=generator(0)))
+        self.features = nn.Parameter(torch.rand(batch, dim, generator=generator(0)))
 
     def forward(self, images: Tensor) -> Tensor:
         """[B, D], whatever the images."""
@@ -120,7 +126,9 @@ def ours(name: str, change: dict[str, object], world: World) -> Step:
     method = load_method(name)(settings, world.train)
     loader: Any = DataLoader([world.batch], batch_size=None)  # type: ignore[arg-type]
     model = world.model()
-    trainer = Trainer(model, method, world.bank, loader, loader, world.train, Hooks())
+    trainer = Trainer(
+        model, method, world.bank, loader, loader, world.train, Hooks(), device=world.device.type
+    )
     (phase,) = method.phases(1)
     trainer.begin(phase)
     set_mode(model, phase, world.train.batch_norm)
@@ -171,18 +179,23 @@ def contenders(world: World, others: bool) -> dict[str, Step]:
     }
 
 
-def measure(world: World, rounds: int) -> list[dict[str, float]]:
+def measure(
+    world: World, rounds: int, steps: dict[str, Step] | None = None, until: float = math.inf
+) -> list[dict[str, float]]:
     """Contender -> seconds a step, in each round; one more at the start warms up.
 
     On the CPU the contenders take turns step by step, so that whatever slows the machine meets all; on a GPU,
-    where the wait at the end of a turn would count too, period by period.
+    where the wait at the end of a turn would count too, period by period. No round begins after `until`, a
+    time of `time.monotonic`, once there are two.
     """
-    steps, every = contenders(world, others=True), world.every
+    steps, every = steps or contenders(world, others=True), world.every
     turns: list[Iterable[int]] = (
         [range(every)] if world.device.type == "cuda" else [[i] for i in range(every)]
     )
-    found = []
+    found: list[dict[str, float]] = []
     for _ in range(rounds + 1):
+        if len(found) > 2 and time.monotonic() > until:
+            break
         sums = dict.fromkeys(steps, 0.0)
         for numbers in turns:
             for name, step in steps.items():
@@ -260,7 +273,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     keep_freed_memory()
-    params, device = load(Path("params.yaml"), SETTINGS), pick_device(given.device)
+    params, device = load(Path("params.yaml")), pick_device(given.device)
     set_numeric_state(0, torch.get_num_threads(), deterministic=params[TrainSettings].deterministic)
     settings = completed(params[BackboneSettings])
     if given.backbone is not None:
@@ -270,7 +283,8 @@ def main() -> None:
     where = "cpu" if device.type == "cpu" else f"{torch.cuda.get_device_name()}, bfloat16"
     how = "put together from parts" if given.parts else "of whole rotation periods"
     for classes in given.classes:
-        world = World(params, backbone, classes, device, BANK)
+        precision = "no" if device.type == "cpu" else "bf16"
+        world = World(params, backbone, classes, device, BANK, precision)
         rounds = measure_parts(world, given.rounds) if given.parts else measure(world, given.rounds)
         sizes = f"{backbone.spec.size} px, B = {BATCH}, K = {BANK}, D = {backbone.feature_dim}, C = {classes}"
         print(f"{settings.name}, {sizes}; {where}, threads: {given.threads}; {given.rounds} rounds {how}")

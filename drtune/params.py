@@ -4,14 +4,13 @@ No setting that moves a result has a default here: params.yaml is the one place 
 The settings of a method stand in the method's own file and are parsed by the same functions.
 """
 
+import copy
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from drtune.backbones.settings import BackboneSettings
 from drtune.banks.settings import ExtractSettings
@@ -63,6 +62,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: no such file, a syntax error, a key given twice, or not a mapping.
     """
+    from ruamel.yaml import YAML  # here, so that settings are checked where only PyYAML is installed
+    from ruamel.yaml.error import YAMLError
+
     try:
         raw = YAML(typ="safe", pure=True).load(path)
     except FileNotFoundError:
@@ -101,6 +103,18 @@ def parse(raw: Mapping[str, Any], source: str, methods: Mapping[str, type[Settin
     if faults:
         raise ConfigError(render(source, faults))
     return Params(source, raw, parsed)
+
+
+def with_values(raw: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of settings that were read, with other values under some dotted names."""
+    fresh = copy.deepcopy(dict(raw))
+    for name, value in values.items():
+        *sections, key = name.split(".")
+        node = fresh
+        for section in sections:
+            node = node[section]
+        node[key] = value
+    return fresh
 
 
 MISSING = object()
