@@ -157,7 +157,7 @@ def adopt(root: Path, uri: str, project: str, lock: Path, stage: str, entry: Map
 
 
 def numbers_of(folder: Path, outs: list[str]) -> Iterator[tuple[int, dict[str, float]]]:
-    """(step, name -> value) from a history.json, counted by its epochs, and the metrics files among the outs."""
+    """(step, name -> value) from a history.json, counted by its epochs, and from files of metrics."""
     for out in outs:
         history, metrics = folder / out / "history.json", folder / out
         if history.is_file():

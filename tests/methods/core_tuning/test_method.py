@@ -18,7 +18,7 @@ from drtune.methods.core_tuning.mixing import hard_pairs, mix, mixing, same_labe
 from drtune.training.losses import not_self, similarities, supervised_contrast
 from drtune.training.settings import TrainSettings
 
-GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden" / "core_tuning_official.safetensors"
+GOLDEN = Path(__file__).resolve().parents[4] / "shared" / "golden" / "core_tuning_official.safetensors"
 SHIPPED = {"eta": 0.1, "alpha": 1.0, "temperature": 0.07, "projection_dim": 6, "faithful": "paper"}
 OFFICIAL = SHIPPED | {"faithful": "official_code"}
 N, INPUTS, D, C = 40, 7, 10, 4

@@ -24,7 +24,7 @@ from drtune.methods.dr_tune.calibration import (
 )
 from drtune.training.losses import unit_rows
 
-GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden" / "dr_tune_official.safetensors"
+GOLDEN = Path(__file__).resolve().parents[4] / "shared" / "golden" / "dr_tune_official.safetensors"
 few = settings(max_examples=30, deadline=None, derandomize=True)
 SHAPES = [(1, 1), (1, 5), (7, 4), (4, 7), (3, 40), (40, 3), (12, 12), (20, 30)]
 """(K, D): more rows than features, fewer, far fewer, one"""
@@ -407,3 +407,28 @@ def test_data_of_rank_one_at_right_angles_still_give_an_orthogonal_map():
     W = nearest_by_products(S, proper=False)
     torch.testing.assert_close(W @ W.T, torch.eye(6), atol=1e-5, rtol=0)
     assert float((W * S).sum()) == pytest.approx(float(S.norm()), rel=1e-4)
+
+
+def test_the_direction_that_is_turned_round_is_the_weakest_though_many_are_nearly_as_weak(route):
+    random = torch.Generator().manual_seed(0)
+    P = torch.randn(400, 100, generator=random)
+    turn = torch.linalg.qr(torch.randn(100, 100, generator=random)).Q
+    turn[:, 0] *= -torch.linalg.slogdet(turn)[0]  # a reflection, so that one direction has to be turned
+    Q = P @ turn.T + 0.1 * torch.randn(400, 100, generator=random)
+    R = procrustes(P, Q, proper=True, center=False).double()
+    U, _, Vh = torch.linalg.svd(Q.double().T @ P.double())
+    U[:, -1] *= torch.linalg.slogdet(U @ Vh)[0]
+    best = (P.double() @ (U @ Vh).T - Q.double()).square().sum()
+    assert float((P.double() @ R.T - Q.double()).square().sum() / best) < 1 + 1e-4
+    assert float(torch.linalg.slogdet(R)[0]) == 1
+
+
+@pytest.mark.parametrize(("K", "C"), [(50, 7), (64, 100), (300, 3)])
+def test_class_means_by_products_are_those_by_scattering(K, C):
+    random = torch.Generator().manual_seed(K)
+    rows, downstream = torch.randn(2, K, 12, generator=random)
+    labels, confident = torch.randint(C, (K,), generator=random), 50 * torch.randn(K, generator=random)
+    wanted = calibration.class_means(rows, downstream, labels, confident, C)
+    found = calibration.class_means_by_products(rows, downstream, labels, confident, C)
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)

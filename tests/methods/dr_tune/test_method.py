@@ -16,7 +16,7 @@ from drtune.data.batch import Batch
 from drtune.methods.dr_tune.method import DRTune, DRTuneSettings
 from drtune.training.settings import TrainSettings
 
-GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden" / "dr_tune_official.safetensors"
+GOLDEN = Path(__file__).resolve().parents[4] / "shared" / "golden" / "dr_tune_official.safetensors"
 OFFICIAL = {
     "weight": "bank_over_batch", "loss_scale": "mean", "bank": "precomputed", "bank_size": 32,
     "rows_per_step": None, "normalize": True, "rotation": "proper", "rotation_center": True,
