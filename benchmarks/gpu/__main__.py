@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-SHARES = {"checks": 0.15, "waits": 0.08, "steps": 0.40, "memory": 0.12, "extraction": 0.10, "epoch": 0.15}
+SHARES = {"checks": 0.20, "waits": 0.09, "steps": 0.33, "memory": 0.13, "extraction": 0.10, "epoch": 0.15}
 """Of the time, in order of worth."""
 
 

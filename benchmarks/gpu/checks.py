@@ -56,6 +56,7 @@ class Killed(Exception):  # noqa: N818
 
 def run(scene: Scene) -> dict[str, Any]:
     """Every check by name: whether it held, what it found, and why it failed."""
+    set_numeric_state(0, torch.get_num_threads(), deterministic=True)
     found: dict[str, Any] = {}
     with scratch() as folder:
         task = Task(scene, Path(folder))

@@ -73,7 +73,7 @@ def tiny(device: torch.device, until: float, save: Callable[[Any], None]) -> Sce
 def full(device: torch.device, until: float, save: Callable[[Any], None]) -> Scene:
     """The sizes that are reported."""
     networks = [("resnet50", None, 224), ("vit_base_patch16_224", None, 224)]
-    return Scene(device, networks, 64, 2048, [200, 10], 8, 2048, (500, 375), until, save)
+    return Scene(device, networks, 64, 2048, [200, 10], 5, 2048, (500, 375), until, save)
 
 
 def jpeg(colour: tuple[int, int, int], side: tuple[int, int], seed: int) -> bytes:
