@@ -23,6 +23,8 @@ from benchmarks.harness import (
     Task,
     changed,
     make_task,
+    once,
+    recorded,
     run_all,
     seeded,
     spread,
@@ -30,7 +32,7 @@ from benchmarks.harness import (
     train,
     validation,
 )
-from drtune.base.files import read_json, write_json
+from drtune.base.files import write_json
 from drtune.base.settings import Params
 from drtune.params import read_yaml
 from drtune.studies.design import Design
@@ -44,7 +46,6 @@ from drtune.training.settings import TrainSettings
 
 SAMPLERS = ("auto", "random")
 RESULTS = Path("benchmarks/study_results")
-"""One file a cut, so that a stopped run goes on where it was."""
 
 
 def trial(params: Params, task: Task, metric: str, attempt: Attempt) -> list[float]:
@@ -78,7 +79,7 @@ def result(seed: int, trials: int) -> Path:
     return RESULTS / f"{seed}-{trials}.json"
 
 
-def compared(seed: int, trials: int) -> None:
+def compared(seed: int, trials: int) -> dict[str, Any]:
     """One cut: a study with each sampler; test accuracy of the shipped settings and of each winner."""
     torch.set_num_threads(1)
     raw = read_yaml(Path("params.yaml"))
@@ -104,7 +105,12 @@ def compared(seed: int, trials: int) -> None:
             first = next(one for one in study.standings() if one.first == 0)
             found["shipped"] = {"validation": first.values[0]}
         found["shipped"]["test"] = test_scores(shipped, task, train(shipped, task))["accuracy"]
-    write_json(result(seed, trials), found)
+    return found
+
+
+def recorded_cut(seed: int, trials: int) -> None:
+    """One cut, where it has no record yet."""
+    once(result(seed, trials), compared, seed, trials)
 
 
 def summary(cuts: list[dict[str, Any]]) -> dict[str, Any]:
@@ -152,10 +158,8 @@ def main() -> None:
             parts = ", ".join(f"{name} {spread(values)['std']:.2f}" for name, values in found.items())
             print(f"cut {seed}: points of accuracy, standard deviation of {given.trials}: {parts}")
         return
-    missing = [(seed, given.trials) for seed in seeds if not result(seed, given.trials).exists()]
-    if missing:
-        run_all(compared, missing)
-    cuts = [read_json(result(seed, given.trials)) for seed in seeds]
+    run_all(recorded_cut, [(seed, given.trials) for seed in seeds])
+    cuts = [recorded(result(seed, given.trials)) for seed in seeds]
     rows = summary(cuts)
     for name, row in rows.items():
         test, gain = row["test"], row["gain"]

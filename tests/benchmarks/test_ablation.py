@@ -1,7 +1,6 @@
 from pathlib import Path
 
 import pytest
-from ruamel.yaml import YAML
 
 from benchmarks import ablation
 from benchmarks.ablation import (
@@ -17,7 +16,7 @@ from benchmarks.ablation import (
     settings,
     with_trial,
 )
-from drtune.base.files import write_json
+from drtune.base.files import read_json, write_json
 from drtune.params import read_yaml
 from drtune.sources.settings import DataSettings
 from drtune.training.settings import TrainSettings
@@ -162,7 +161,7 @@ def test_a_cut_names_set_size_and_seed():
 
 
 def test_a_size_may_have_epochs_of_its_own_the_same_for_every_row():
-    plan = read_yaml(ROOT / "benchmarks/params.yaml")
+    plan = read_yaml(ROOT / "benchmarks/plan.yaml")
     epochs = {
         shots: {settings(cut("toy", shots, 0) | change)[TrainSettings].epochs for change in ROWS.values()}
         for shots in ("40", "full")
@@ -176,7 +175,7 @@ def test_the_table_pairs_runs_of_one_seed(tmp_path, monkeypatch, capsys):
         runs = {row: {"test_accuracy": 0.5 + shift} for row in ROWS}
         runs[FULL]["test_accuracy"] = 0.6 + shift + 0.02 * seed
         runs[PROBE]["test_accuracy"] = 0.55 + shift
-        write_json(tmp_path / f"toy-40-{seed}.json", runs)
+        write_json(tmp_path / f"toy-40-{seed}.json", {"commit": "", "found": runs})
     found = ablation.table(["toy", "other"], [40, "full"], [0, 1, 2])
     assert {size: list(columns) for size, columns in found.items()} == {"40 images a class": ["toy"]}
     full = found["40 images a class"]["toy"][FULL]
@@ -195,13 +194,25 @@ def test_the_table_pairs_runs_of_one_seed(tmp_path, monkeypatch, capsys):
     ]
 
 
-def test_the_pipeline_runs_every_cut_that_the_table_reads():
-    stages = YAML(typ="safe").load(ROOT / "benchmarks/dvc.yaml")["stages"]
-    assert set(stages["compare"]["matrix"]) == {"set", "shots", "seed"}
-    (out,) = stages["compare"]["outs"]
-    name = next(iter(out)).replace("${item.set}", "toy").replace("${item.shots}", "40")
-    assert name.replace("${item.seed}", "3") == str(ablation.result("toy", "40", 3))
-    (tuned,) = stages["tune"]["outs"]
-    assert next(iter(tuned)).replace("${item.set}", "toy").replace("${item.shots}", "40") == str(
-        ablation.tuning("toy", "40")
-    )
+def test_only_what_has_no_record_is_run_and_the_table_is_of_all(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(ablation, "RESULTS", tmp_path)
+    monkeypatch.setattr(ablation, "TABLE", tmp_path / "table.json")
+    monkeypatch.setattr(ablation, "read_yaml", lambda path: {"ablation": PLANNED})
+    monkeypatch.setattr(ablation, "tune", lambda name, shots, seeds: {"seeds": seeds})
+    ran = []
+
+    def compare(name, shots, seed, tuned):
+        ran.append((name, shots, seed))
+        return {row: {"test_accuracy": 0.5} for row in ROWS}
+
+    monkeypatch.setattr(ablation, "compare", compare)
+    monkeypatch.setattr("sys.argv", ["ablation", "--seed", "1"])
+    ablation.main()
+    monkeypatch.setattr("sys.argv", ["ablation"])
+    ablation.main()
+    assert ran == [("toy", "40", 1), ("toy", "40", 0)]
+    assert read_json(tmp_path / "table.json")["40 images a class"]["toy"][FULL]["n"] == 2
+    assert f"kept: {tmp_path / 'toy-40-1.json'}" in capsys.readouterr().out
+
+
+PLANNED = {"sets": ["toy"], "shots": [40], "seeds": [0, 1], "tuning_seeds": {"40": [100]}}
