@@ -43,7 +43,8 @@ def cost(root: Path, uri: str, steps: int) -> tuple[float, float]:
         {"project": "cost", "name": "train", "tags": {}, "stage_key": "", "resume": False},
     )
     run = StageRun(journal, Shipper(journal.path, MlflowTarget(uri, root), every=0.5), lambda: "")
-    run.begin({}, PATIENCE)
+    run.begin({})
+    run.shipper.first_round.wait(PATIENCE)
     spent = []
     for first in range(0, steps, PART):
         before = time.perf_counter()

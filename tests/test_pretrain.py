@@ -20,7 +20,6 @@ NEEDED = [
     ".dvcignore",
     "params.yaml",
 ]
-SMALL = {"data.val_fraction": 0.25, "data.test_fraction": 0.25, "train.epochs": 1, "train.warmup_epochs": 0.0}
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +40,9 @@ def project(tmp_path_factory, squares):
 
 
 def run(folder, *command):
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "MLFLOW_"))
-    }
-    environment |= {
-        "PYTHONPATH": "",
-        "DVC_SITE_CACHE_DIR": str(folder.parent / "site"),
-        "DVC_NO_ANALYTICS": "1",
-    }
+    inherited = {name: v for name, v in os.environ.items() if not name.startswith(("DVC_", "MLFLOW_"))}
+    own = {"PYTHONPATH": "", "DVC_SITE_CACHE_DIR": str(folder.parent / "site"), "DVC_NO_ANALYTICS": "1"}
+    environment = inherited | own
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)

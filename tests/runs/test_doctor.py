@@ -78,6 +78,7 @@ def test_a_store_without_its_log_and_with_a_dead_run(root):
     findings = found(doctor.tracking_store(root, "toy"))
     assert findings["write-ahead log"] == ("FAULT", "journal_mode is delete", "`drtune sync` sets it")
     with stage_run("toy", "train", record.collect(root), None, root=root) as run:
+        assert run.shipper.first_round.wait(60)
         assert found(doctor.tracking_store(root, "toy"))["runs"][0] == "ok"
         run.journal.release()  # as the kernel does when it is killed
         level, text, remedy = found(doctor.tracking_store(root, "toy"))["runs"]

@@ -119,6 +119,7 @@ def test_it_is_running_while_a_stage_runs_and_killed_when_that_is_gone(project, 
     entry = project.entry("train", 1)
     identity = StageIdentity(stage_key(entry), {}, ("train.out",))
     with stage_run("toy", "train", project.record, identity, root=root, lock=project.lock) as run:
+        assert run.shipper.first_round.wait(60)
         client, (pipeline,), stages = runs(root)
         assert pipeline.info.status == "RUNNING"
         assert sweep(client, root, pipeline.info.experiment_id) == []

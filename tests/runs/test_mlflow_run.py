@@ -240,6 +240,7 @@ def killed(open_run, steps):
 def test_a_killed_run_is_continued_without_doubled_steps(open_run, root):
     killed(open_run, range(5))
     with open_run(resume=True) as run:
+        assert run.shipper.first_round.wait(60)
         assert runs_in(root)[1][0].info.status == "RUNNING"
         run.log_params({"lr": 0.1})
         for step in range(3, 8):
@@ -374,6 +375,7 @@ def test_system_metrics_are_logged_on_request(open_run, root, monkeypatch):
 def test_metrics_reach_the_store_while_work_goes_on(open_run, root, monkeypatch):
     monkeypatch.setattr(mlflow_run, "Shipper", functools.partial(Shipper, every=0.05))
     with open_run() as run:
+        assert run.shipper.first_round.wait(60)
         run.log_metrics({"loss": 1.0})
         end = time.monotonic() + 20
         client, (stored,) = runs_in(root)

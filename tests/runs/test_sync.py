@@ -29,7 +29,7 @@ TRAIN = {
 EVALUATE = {
     "cmd": "evaluate",
     "deps": [{"path": "models", "md5": "m.dir"}],
-    "outs": [{"path": "reports", "md5": "r.dir"}, {"path": "metrics.json", "md5": "x"}],
+    "outs": [{"path": "reports", "md5": "r.dir"}, {"path": "metrics/test.json", "md5": "x"}],
 }
 
 
@@ -41,7 +41,8 @@ def lock(root):
     (root / "models").mkdir()
     history = [{"epoch": epoch, "phase": "train", "val_accuracy": epoch / 10} for epoch in range(3)]
     (root / "models/history.json").write_text(json.dumps(history))
-    (root / "metrics.json").write_text('{"test": {"accuracy": 0.75}}')
+    (root / "metrics").mkdir()
+    (root / "metrics/test.json").write_text('{"test": {"accuracy": 0.75}}')
     return root / "dvc.lock"
 
 

@@ -94,8 +94,6 @@ def test_both_pictures_or_none(tmp_path):
     write_split(tmp_path / "test.arrow", [("a", png_bytes(np.full((9, 9, 3), 77, np.uint8)), 0)])
     settings = EvaluateSettings(
         batch_size=4,
-        workers=0,
-        device="cpu",
         bootstrap=100,
         calibration_bins=10,
         worst=4,
