@@ -261,10 +261,7 @@ class Shipper(threading.Thread):
         self._closing = threading.Event()
 
     def start(self) -> None:
-        """Begin; who forks in the first seconds waits for the first round, in which MLflow is imported.
-
-        A forked data worker would inherit the locks of a half imported module, and nobody who frees them.
-        """
+        """Begin; a fork waits for the first round: a child would inherit the locks of half imported MLflow."""
         until = time.monotonic() + FORK_SECONDS
         os.register_at_fork(before=lambda: self.first_round.wait(max(0.0, until - time.monotonic())))
         super().start()

@@ -16,7 +16,7 @@ from drtune.runs.sync import journals_in, sync
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader:sqlalchemy.exc.SADeprecationWarning")
 DATA = {
     "cmd": "download",
-    "deps": [{"path": "images", "md5": "1.dir"}, {"path": "a.py", "md5": "2"}],
+    "deps": [{"path": "images", "md5": "1.dir"}, {"path": "pipeline/a.py", "md5": "2"}],
     "params": {"params.yaml": {"data": {"shots": 5, "seed": 1e-05}}},
     "outs": [{"path": "data", "md5": "d.dir"}],
 }
