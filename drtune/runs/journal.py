@@ -261,7 +261,7 @@ class Shipper(threading.Thread):
         self._closing = threading.Event()
 
     def start(self) -> None:
-        """Begin; a fork waits for the first round: a child would inherit the locks of half imported MLflow."""
+        """Begin; a fork waits for the first round, for a child inherits the locks of half imported MLflow."""
         until = time.monotonic() + FORK_SECONDS
         os.register_at_fork(before=lambda: self.first_round.wait(max(0.0, until - time.monotonic())))
         super().start()
