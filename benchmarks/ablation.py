@@ -1,6 +1,6 @@
 """What each part of DR-Tune brings, against a linear probe and a tuned plain fine-tuning.
 
-    python -m benchmarks.ablation        (what it needs: benchmarks/README.md)
+    dvc repro benchmarks/dvc.yaml        (what it needs: benchmarks/README.md)
 
 Every row has the same images, augmentation, batches and number of steps; the epoch is chosen on validation
 and the test split is opened once a row. `tune` chooses optimiser, rate and batch norm mode of plain
@@ -18,12 +18,9 @@ from typing import Any
 import torch
 
 from benchmarks.harness import (
-    PLAN,
     Task,
     changed,
     make_task,
-    once,
-    recorded,
     run_all,
     seeded,
     spread,
@@ -31,7 +28,7 @@ from benchmarks.harness import (
     train,
     validation,
 )
-from drtune.base.files import write_json
+from drtune.base.files import read_json, write_json
 from drtune.base.settings import Params
 from drtune.params import read_yaml
 
@@ -55,9 +52,10 @@ GRID: list[dict[str, Any]] = [
 """What a tuned row tries: the best found for plain fine-tuning and for DR-Tune in earlier trials."""
 
 
-def dr(**parts: Any) -> dict[str, Any]:
-    """DR-Tune with some parts changed."""
+def dr(train: Mapping[str, Any] | None = None, **parts: Any) -> dict[str, Any]:
+    """DR-Tune with some parts changed, and with other values of what it replaces of `train`."""
     settings = {f"methods.dr_tune.{name}": value for name, value in parts.items()}
+    settings |= {f"methods.dr_tune.train.{name}": value for name, value in (train or {}).items()}
     return {"train.method": "dr_tune", **settings}
 
 
@@ -70,8 +68,8 @@ ROWS: dict[str, dict[str, Any]] = {
     TUNED: PLAIN,
     "plain fine-tuning with DR-Tune's settings": PLAIN | CONVERTED,
     "plain fine-tuning with DR-Tune's settings from DR-Tune's start": PLAIN | CONVERTED | SCALED,
-    "DR-Tune from the whole solved head": dr(head_scale=1.0),
-    "DR-Tune, batch norm in eval mode": dr(batch_norm="eval"),
+    "DR-Tune from the whole solved head": dr({"head_scale": 1.0}),
+    "DR-Tune, batch norm in eval mode": dr({"batch_norm": "eval"}),
     "DR-Tune without calibration": dr(rotation="off", translation=False),
     "DR-Tune, + rotation": dr(translation=False),
     "DR-Tune, + translation": dr(rotation="off", confidence="off"),
@@ -88,7 +86,7 @@ def with_trial(row: str, trial: Mapping[str, Any]) -> dict[str, Any]:
     """A tuned row's settings with a trial of `GRID`; DR-Tune has a mode of batch norm of its own."""
     change = ROWS[row] | dict(trial)
     if row == FULL_TUNED:
-        change["methods.dr_tune.batch_norm"] = change.pop("train.batch_norm")
+        change["methods.dr_tune.train.batch_norm"] = change.pop("train.batch_norm")
     return change
 
 
@@ -96,19 +94,19 @@ def cut(name: str, shots: str, seed: int) -> dict[str, Any]:
     """The settings that name a set, its size with the epochs that go with it, and a seed."""
     few = None if shots == "full" else int(shots)
     place = {"data.path": f"benchmarks/images/{name}", "data.shots": few, **seeded(seed)}
-    epochs = read_yaml(PLAN)["ablation"]["epochs"]
+    epochs = read_yaml(Path("benchmarks/params.yaml"))["ablation"]["epochs"]
     return place | ({"train.epochs": epochs[shots]} if shots in epochs else {})
 
 
 def rows_of(shots: str) -> list[str]:
     """The rows of a size."""
-    with_parts = shots in map(str, read_yaml(PLAN)["ablation"]["parts"])
+    with_parts = shots in map(str, read_yaml(Path("benchmarks/params.yaml"))["ablation"]["parts"])
     return [row for row in ROWS if with_parts or row not in PARTS]
 
 
 def settings(change: Mapping[str, Any]) -> Params:
     """The shipped settings with the changes of all rows and then these."""
-    return changed(read_yaml(Path("params.yaml")), read_yaml(PLAN)["base"] | change)
+    return changed(read_yaml(Path("params.yaml")), read_yaml(Path("benchmarks/params.yaml"))["base"] | change)
 
 
 def best_on_validation(change: dict[str, Any], task: Task) -> tuple[float, float]:
@@ -182,7 +180,7 @@ def table(sets: list[str], shots: list[Any], seeds: list[int]) -> dict[str, Any]
             name: [place for seed in seeds if (place := result(name, size, seed)).is_file()] for name in sets
         }
         done = {
-            name: column([recorded(place) for place in places]) for name, places in cuts.items() if places
+            name: column([read_json(place) for place in places]) for name, places in cuts.items() if places
         }
         if done:
             found["all images" if size == "full" else f"{size} images a class"] = done
@@ -236,22 +234,25 @@ def print_row(title: str, cells: list[dict[str, float]], sign: str) -> None:
 
 
 def main() -> None:
-    """Run what has no record yet, then the table."""
+    """Run `tune`, `compare` or `table`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--set", help="only this one")
-    parser.add_argument("--shots", help="only this size: images a class, or full")
-    parser.add_argument("--seed", type=int, help="only this cut")
+    parser.add_argument("what", choices=["tune", "compare", "table"])
+    parser.add_argument("--set", default="")
+    parser.add_argument("--shots", default="", help="images a class, or full")
+    parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    plan = read_yaml(PLAN)["ablation"]
-    sizes, seeds = list(map(str, plan["shots"])), plan["seeds"]
-    for shots in [given.shots] if given.shots else sizes:
-        for name in [given.set] if given.set else plan["sets"]:
-            tuned = once(tuning(name, shots), tune, name, shots, plan["tuning_seeds"][shots])
-            for seed in seeds if given.seed is None else [given.seed]:
-                once(result(name, shots, seed), compare, name, shots, seed, tuned)
-    rows = table(plan["sets"], sizes, seeds)
-    write_json(TABLE, rows)
-    show(rows)
+    plan = read_yaml(Path("benchmarks/params.yaml"))["ablation"]
+    if given.what == "tune":
+        write_json(
+            tuning(given.set, given.shots), tune(given.set, given.shots, plan["tuning_seeds"][given.shots])
+        )
+    elif given.what == "compare":
+        found = compare(given.set, given.shots, given.seed, read_json(tuning(given.set, given.shots)))
+        write_json(result(given.set, given.shots, given.seed), found)
+    else:
+        rows = table(plan["sets"], plan["shots"], plan["seeds"])
+        write_json(TABLE, rows)
+        show(rows)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from benchmarks import ablation
 from benchmarks.ablation import (
@@ -16,7 +17,7 @@ from benchmarks.ablation import (
     settings,
     with_trial,
 )
-from drtune.base.files import read_json, write_json
+from drtune.base.files import write_json
 from drtune.params import read_yaml
 from drtune.sources.settings import DataSettings
 from drtune.training.settings import TrainSettings
@@ -61,9 +62,10 @@ def test_the_rows_of_dr_tune_add_one_part_at_a_time():
     shipped = settings({})
     full = shipped.method("dr_tune")
     assert resolved(FULL)[1] == full, "the full method is the shipped one"
-    assert (full.head_scale, full.batch_norm) == (0.25, "converted")
-    without = [full.model_copy(update=change) for change in ({"head_scale": 1.0}, {"batch_norm": "eval"})]
-    assert [resolved(row)[1] for row in ours] == without
+    train = resolved(FULL)[0]
+    assert (train.head_scale, train.batch_norm) == (0.25, "converted")
+    without = [train.model_copy(update=change) for change in ({"head_scale": 1.0}, {"batch_norm": "eval"})]
+    assert [resolved(row) for row in ours] == [(change, full) for change in without]
 
 
 def test_plain_fine_tuning_gets_the_start_of_dr_tune_in_one_row_and_the_probe_the_whole_head():
@@ -161,7 +163,7 @@ def test_a_cut_names_set_size_and_seed():
 
 
 def test_a_size_may_have_epochs_of_its_own_the_same_for_every_row():
-    plan = read_yaml(ROOT / "benchmarks/plan.yaml")
+    plan = read_yaml(ROOT / "benchmarks/params.yaml")
     epochs = {
         shots: {settings(cut("toy", shots, 0) | change)[TrainSettings].epochs for change in ROWS.values()}
         for shots in ("40", "full")
@@ -175,7 +177,7 @@ def test_the_table_pairs_runs_of_one_seed(tmp_path, monkeypatch, capsys):
         runs = {row: {"test_accuracy": 0.5 + shift} for row in ROWS}
         runs[FULL]["test_accuracy"] = 0.6 + shift + 0.02 * seed
         runs[PROBE]["test_accuracy"] = 0.55 + shift
-        write_json(tmp_path / f"toy-40-{seed}.json", {"commit": "", "found": runs})
+        write_json(tmp_path / f"toy-40-{seed}.json", runs)
     found = ablation.table(["toy", "other"], [40, "full"], [0, 1, 2])
     assert {size: list(columns) for size, columns in found.items()} == {"40 images a class": ["toy"]}
     full = found["40 images a class"]["toy"][FULL]
@@ -194,25 +196,13 @@ def test_the_table_pairs_runs_of_one_seed(tmp_path, monkeypatch, capsys):
     ]
 
 
-def test_only_what_has_no_record_is_run_and_the_table_is_of_all(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(ablation, "RESULTS", tmp_path)
-    monkeypatch.setattr(ablation, "TABLE", tmp_path / "table.json")
-    monkeypatch.setattr(ablation, "read_yaml", lambda path: {"ablation": PLANNED})
-    monkeypatch.setattr(ablation, "tune", lambda name, shots, seeds: {"seeds": seeds})
-    ran = []
-
-    def compare(name, shots, seed, tuned):
-        ran.append((name, shots, seed))
-        return {row: {"test_accuracy": 0.5} for row in ROWS}
-
-    monkeypatch.setattr(ablation, "compare", compare)
-    monkeypatch.setattr("sys.argv", ["ablation", "--seed", "1"])
-    ablation.main()
-    monkeypatch.setattr("sys.argv", ["ablation"])
-    ablation.main()
-    assert ran == [("toy", "40", 1), ("toy", "40", 0)]
-    assert read_json(tmp_path / "table.json")["40 images a class"]["toy"][FULL]["n"] == 2
-    assert f"kept: {tmp_path / 'toy-40-1.json'}" in capsys.readouterr().out
-
-
-PLANNED = {"sets": ["toy"], "shots": [40], "seeds": [0, 1], "tuning_seeds": {"40": [100]}}
+def test_the_pipeline_runs_every_cut_that_the_table_reads():
+    stages = YAML(typ="safe").load(ROOT / "benchmarks/dvc.yaml")["stages"]
+    assert set(stages["compare"]["matrix"]) == {"set", "shots", "seed"}
+    (out,) = stages["compare"]["outs"]
+    name = next(iter(out)).replace("${item.set}", "toy").replace("${item.shots}", "40")
+    assert name.replace("${item.seed}", "3") == str(ablation.result("toy", "40", 3))
+    (tuned,) = stages["tune"]["outs"]
+    assert next(iter(tuned)).replace("${item.set}", "toy").replace("${item.shots}", "40") == str(
+        ablation.tuning("toy", "40")
+    )
