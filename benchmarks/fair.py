@@ -1,6 +1,6 @@
 """Every method of the family under equal conditions: one row of the table on one set.
 
-    python -m benchmarks.fair        (what it needs: benchmarks/README.md); then benchmarks.fair_table
+    dvc repro benchmarks/dvc.yaml:fair_table        (what it needs: benchmarks/README.md)
 
 All rows have the same images, augmentation, batches, steps and optimiser. Each has the same number of trials
 to choose its learning rate (and its main weight, where it has one) on the validation split of a cut of its
@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.harness import PLAN, Task, changed, make_task, once, ood_scores, run_all, seeded, train
+from benchmarks.harness import Task, changed, make_task, ood_scores, run_all, seeded, train
 from drtune.base.errors import ConfigError
-from drtune.base.runtime import RuntimeSettings
+from drtune.base.files import write_json
 from drtune.base.settings import Params
 from drtune.evaluation.robustness import measure_corrupted, set_name
 from drtune.evaluation.settings import EvaluateSettings
@@ -30,7 +30,7 @@ from pipeline.evaluate import measure_test
 RESULTS = Path("benchmarks/fair_results")
 
 Row = Mapping[str, Any]
-"""A row's entry in benchmarks/plan.yaml: `title`, `method`, `set`, `tune`."""
+"""A row's entry in benchmarks/params.yaml: `title`, `method`, `set`, `tune`."""
 
 
 def result(name: str, row: str) -> Path:
@@ -59,7 +59,7 @@ def trials(row: Row, budget: int) -> list[dict[str, Any]]:
     grid = [dict(zip(row["tune"], values, strict=True)) for values in product(*row["tune"].values())]
     if len(grid) != budget:
         what = f"{row['title']!r} has {len(grid)} combinations, fair.trials allows {budget}"
-        raise ConfigError(f"benchmarks/plan.yaml: {what}; give every row as many")
+        raise ConfigError(f"benchmarks/params.yaml: {what}; give every row as many")
     return grid
 
 
@@ -93,9 +93,8 @@ def on_test(change: dict[str, Any], task: Task, plan: Mapping[str, Any]) -> dict
     resident = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     held = torch.cuda.max_memory_allocated() if gpu else resident
     use, spec, best = params[EvaluateSettings], fitted.backbone.spec, fitted.progress.best
-    runtime = params[RuntimeSettings]
-    test, _, scores = measure_test(fitted.model, task.dataset, spec, use, runtime)
-    corrupted = measure_corrupted(fitted.model, test, spec, use, runtime)
+    test, _, scores = measure_test(fitted.model, task.dataset, spec, use)
+    corrupted = measure_corrupted(fitted.model, test, spec, use)
     return {
         "test_accuracy": scores["accuracy"],
         "test_mean_per_class": scores["mean_per_class"],
@@ -131,15 +130,13 @@ def run(plan: Mapping[str, Any], name: str, row: Row) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run every row on every set that has no record yet."""
+    """Run one row on one set."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--set", help="only this one")
-    parser.add_argument("--row", help="only this one")
+    parser.add_argument("--set", required=True)
+    parser.add_argument("--row", required=True)
     given = parser.parse_args()
-    plan = read_yaml(PLAN)
-    for name in [given.set] if given.set else plan["fair"]["sets"]:
-        for row in [given.row] if given.row else plan["fair"]["rows"]:
-            once(result(name, row), run, plan, name, plan["fair"]["rows"][row])
+    plan = read_yaml(Path("benchmarks/params.yaml"))
+    write_json(result(given.set, given.row), run(plan, given.set, plan["fair"]["rows"][given.row]))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The fair table and its picture, from what fair.py has found: `python -m benchmarks.fair_table`."""
+"""The fair table and its picture, from what fair.py has found: `dvc repro benchmarks/dvc.yaml:fair_table`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,8 +9,8 @@ import numpy as np
 from sklearn.isotonic import isotonic_regression
 
 from benchmarks.fair import result
-from benchmarks.harness import PLAN, recorded, spread
-from drtune.base.files import replacing, write_json
+from benchmarks.harness import spread
+from drtune.base.files import read_json, replacing, write_json
 from drtune.evaluation.pictures.style import BLUE, GREY, new_figure, save, styled
 from drtune.params import read_yaml
 
@@ -33,7 +33,7 @@ Runs = Mapping[str, Sequence[Run]]
 def runs_of(plan: Mapping[str, Any], row: str) -> Runs:
     """All results of a row."""
     fair = plan["fair"]
-    found = {name: recorded(result(name, row))["runs"] for name in fair["sets"]}
+    found = {name: read_json(result(name, row))["runs"] for name in fair["sets"]}
     return {name: [runs[str(seed)] for seed in fair["seeds"]] for name, runs in found.items()}
 
 
@@ -192,7 +192,7 @@ def picture(rows: Mapping[str, Any], plan: Mapping[str, Any]) -> Any:
 
 def main() -> None:
     """Put the results together."""
-    plan = read_yaml(PLAN)
+    plan = read_yaml(Path("benchmarks/params.yaml"))
     rows = table(plan)
     text = markdown(rows, plan)
     write_json(TABLE, rows)

@@ -1,11 +1,6 @@
-"""What the accuracy benchmarks share: settings with changes, one training, records on the disk.
+"""What the accuracy benchmarks share: settings with changes, one training, one opening of the test split."""
 
-A record is one JSON file a row: what was found, and the commit of the code that found it. A row whose record
-exists is not run again, so a stopped benchmark goes on where it was.
-"""
-
-import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -17,7 +12,6 @@ from drtune.backbones.zoo import build_backbone
 from drtune.banks.extract import bank_identity, extract_bank, training_views
 from drtune.banks.settings import ExtractSettings
 from drtune.base.device import pick_device
-from drtune.base.files import read_json, write_json
 from drtune.base.runtime import RuntimeSettings, processors
 from drtune.base.settings import Params
 from drtune.data.packed import Split, open_split
@@ -30,30 +24,6 @@ from drtune.sources.settings import DataSettings
 from drtune.training.fit import Fitted, fit
 from drtune.training.loop import Hooks
 from pipeline.evaluate import measure_test
-
-PLAN = Path("benchmarks/plan.yaml")
-
-
-def once(path: Path, make: Callable[..., Any], *given: Any) -> Any:
-    """What a record holds; `make(*given)` finds it where there is none yet."""
-    if path.exists():
-        print(f"kept: {path}", flush=True)
-        return read_json(path)["found"]
-    print(f"running: {path}", flush=True)
-    found = make(*given)
-    write_json(path, {"commit": commit(), "found": found})
-    return found
-
-
-def recorded(path: Path) -> Any:
-    """What an existing record holds."""
-    return read_json(path)["found"]
-
-
-def commit() -> str:
-    """Of the code that runs; `-dirty` where it has changes."""
-    command = ["git", "describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 class Task(NamedTuple):

@@ -23,8 +23,6 @@ from benchmarks.harness import (
     Task,
     changed,
     make_task,
-    once,
-    recorded,
     run_all,
     seeded,
     spread,
@@ -32,7 +30,7 @@ from benchmarks.harness import (
     train,
     validation,
 )
-from drtune.base.files import write_json
+from drtune.base.files import read_json, write_json
 from drtune.base.settings import Params
 from drtune.params import read_yaml
 from drtune.studies.design import Design
@@ -46,6 +44,7 @@ from drtune.training.settings import TrainSettings
 
 SAMPLERS = ("auto", "random")
 RESULTS = Path("benchmarks/study_results")
+"""One file a cut, so that a stopped run goes on where it was."""
 
 
 def trial(params: Params, task: Task, metric: str, attempt: Attempt) -> list[float]:
@@ -79,7 +78,7 @@ def result(seed: int, trials: int) -> Path:
     return RESULTS / f"{seed}-{trials}.json"
 
 
-def compared(seed: int, trials: int) -> dict[str, Any]:
+def compared(seed: int, trials: int) -> None:
     """One cut: a study with each sampler; test accuracy of the shipped settings and of each winner."""
     torch.set_num_threads(1)
     raw = read_yaml(Path("params.yaml"))
@@ -105,12 +104,7 @@ def compared(seed: int, trials: int) -> dict[str, Any]:
             first = next(one for one in study.standings() if one.first == 0)
             found["shipped"] = {"validation": first.values[0]}
         found["shipped"]["test"] = test_scores(shipped, task, train(shipped, task))["accuracy"]
-    return found
-
-
-def recorded_cut(seed: int, trials: int) -> None:
-    """One cut, where it has no record yet."""
-    once(result(seed, trials), compared, seed, trials)
+    write_json(result(seed, trials), found)
 
 
 def summary(cuts: list[dict[str, Any]]) -> dict[str, Any]:
@@ -158,8 +152,10 @@ def main() -> None:
             parts = ", ".join(f"{name} {spread(values)['std']:.2f}" for name, values in found.items())
             print(f"cut {seed}: points of accuracy, standard deviation of {given.trials}: {parts}")
         return
-    run_all(recorded_cut, [(seed, given.trials) for seed in seeds])
-    cuts = [recorded(result(seed, given.trials)) for seed in seeds]
+    missing = [(seed, given.trials) for seed in seeds if not result(seed, given.trials).exists()]
+    if missing:
+        run_all(compared, missing)
+    cuts = [read_json(result(seed, given.trials)) for seed in seeds]
     rows = summary(cuts)
     for name, row in rows.items():
         test, gain = row["test"], row["gain"]

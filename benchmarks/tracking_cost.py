@@ -15,7 +15,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from drtune.base.settings import Params
 from drtune.runs.journal import Journal, Shipper
 from drtune.runs.mlflow_run import MlflowTarget
 from drtune.runs.mlflow_store import connect
@@ -77,24 +76,23 @@ def thread_seconds(thread: threading.Thread) -> float:
 
 def real_training() -> None:
     """Run the train stage and print where its time went."""
-    from drtune.runs import runner
+    from drtune.params import SETTINGS
+    from drtune.runs.runner import Stage, run_stage
     from pipeline import train
 
-    train_stage = train.main
     spent: dict[str, float] = {}
     for name in ("log_metrics", "log_params", "log_artifact", "log_text", "log_input", "set_tags"):
         timed(StageRun, name, spent, "calls")
-    for name in ("begin", "close"):  # the latter waits for the shipper
+    for name in ("begin", "close"):  # both wait for the shipper
         timed(StageRun, name, spent, "begin and close")
 
-    def main(params: Params, report: runner.RunReport) -> None:
-        start, shipped = time.perf_counter(), thread_seconds(report.run.shipper)
-        train_stage(params, report)
-        spent["shipper beside"] = thread_seconds(report.run.shipper) - shipped
+    def main(stage: Stage) -> None:
+        start, shipped = time.perf_counter(), thread_seconds(stage.run.shipper)
+        train.main(stage)
+        spent["shipper beside"] = thread_seconds(stage.run.shipper) - shipped
         spent["stage"] = time.perf_counter() - start
 
-    train.main = main  # type: ignore[assignment]
-    runner.run_stage(["train"])
+    run_stage("train", main, SETTINGS)
     parts = "   ".join(f"{name} {seconds:.2f} s" for name, seconds in spent.items())
     stage = spent.pop("stage")
     print(f"{parts}\ntracking takes {sum(spent.values()) / stage:.2%} of the training's {stage:.0f} s")

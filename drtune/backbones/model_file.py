@@ -1,5 +1,6 @@
 """The finished model on disk: `model.safetensors` and `model.json` rebuild it with no other file."""
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from drtune.backbones.classifier import Classifier
 from drtune.backbones.settings import BackboneSettings
+from drtune.backbones.weights import RECORD
 from drtune.backbones.zoo import fixed_input
 from drtune.base.errors import WeightsError
 from drtune.base.files import read_json, replacing, write_json
@@ -74,3 +76,23 @@ def load_model(folder: Path) -> tuple[Classifier, InputSpec, dict[str, Any]]:
         raise WeightsError(f"{folder / WEIGHTS} does not fit {folder / CARD}: {fault}") from None
     encoder.to(memory_format=torch.channels_last)
     return model.eval(), spec, card
+
+
+def export_encoder(folder: Path, target: Path) -> None:
+    """Write the encoder of a finished model under timm's own names, ready for `backbone.weights`.
+
+    Architecture and input are recorded in the file, so that `backbone.kwargs`, `image_size`, `mean`, `std`
+    and `interpolation` may be null beside it.
+    """
+    model, spec, card = load_model(folder)
+    state = {name: value.contiguous() for name, value in model.encoder.state_dict().items()}
+    record = {
+        "name": card["timm_name"],
+        "kwargs": card["timm_kwargs"],
+        "image_size": spec.size,
+        "mean": spec.mean,
+        "std": spec.std,
+        "interpolation": spec.interpolation,
+    }
+    with replacing(target) as fresh:
+        save_file(state, fresh, metadata={RECORD: json.dumps(record, sort_keys=True)})

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from benchmarks import fair
 from drtune.base.errors import ConfigError
@@ -18,7 +19,7 @@ def _in_the_project(monkeypatch):
 
 @pytest.fixture
 def plan():
-    return read_yaml(ROOT / "benchmarks/plan.yaml")
+    return read_yaml(ROOT / "benchmarks/params.yaml")
 
 
 def resolved(plan, row, trial):
@@ -62,3 +63,15 @@ def test_another_number_of_trials_is_refused(plan):
     row = plan["fair"]["rows"]["finetune"]
     with pytest.raises(ConfigError, match="'plain fine-tuning' has 4 combinations, fair.trials allows 5"):
         fair.trials(row, 5)
+
+
+def test_the_pipeline_runs_every_row_and_set_of_the_table(plan):
+    stages = YAML(typ="safe").load(ROOT / "benchmarks/dvc.yaml")["stages"]
+    matrix = stages["fair"]["matrix"]
+    assert {row["name"]: row["method"] for row in matrix["row"]} == {
+        name: row["method"] for name, row in plan["fair"]["rows"].items()
+    }
+    assert set(matrix["set"]) == set(plan["fair"]["sets"])
+    (out,) = stages["fair"]["outs"]
+    name = next(iter(out)).replace("${item.set}", "toy").replace("${item.row.name}", "bss")
+    assert name == str(fair.result("toy", "bss"))

@@ -32,9 +32,8 @@ def plan(tmp_path, monkeypatch):
         ("other", "dr_tune"): [run_of(0.5, 3.0), run_of(0.4, 3.0)],
     }
     for (name, row), runs in found.items():
-        found = {"runs": {"0": runs[0], "1": runs[1]}}
-        write_json(fair.result(name, row), {"commit": "", "found": found})
-    shipped = read_yaml(ROOT / "benchmarks/plan.yaml")["fair"]
+        write_json(fair.result(name, row), {"runs": {"0": runs[0], "1": runs[1]}})
+    shipped = read_yaml(ROOT / "benchmarks/params.yaml")["fair"]
     rows = {name: shipped["rows"][name] for name in ("finetune", "lp_ft", "dr_tune")}
     sets = {"toy": {"shots": 5, "corruptions": ["fog"]}, "other": {"shots": None, "corruptions": []}}
     return {"fair": shipped | {"rows": rows, "sets": sets, "seeds": [0, 1]}}

@@ -20,6 +20,11 @@ class SPSettings(Settings):
     fisher_eps: NonNegative
     fisher_samples: Count
 
+    @property
+    def factor(self) -> float:
+        """Of the squared terms."""
+        return 0.5 if self.half else 1.0
+
     def cross_faults(self, train: TrainSettings) -> list[tuple[str, str]]:
         """Faults that only show beside `train`."""
         if train.head_init != "zero" or not self.penalty.endswith("fisher"):
