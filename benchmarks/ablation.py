@@ -55,9 +55,10 @@ GRID: list[dict[str, Any]] = [
 """What a tuned row tries: the best found for plain fine-tuning and for DR-Tune in earlier trials."""
 
 
-def dr(**parts: Any) -> dict[str, Any]:
-    """DR-Tune with some parts changed."""
+def dr(train: Mapping[str, Any] | None = None, **parts: Any) -> dict[str, Any]:
+    """DR-Tune with some parts changed, and with other values of what it replaces of `train`."""
     settings = {f"methods.dr_tune.{name}": value for name, value in parts.items()}
+    settings |= {f"methods.dr_tune.train.{name}": value for name, value in (train or {}).items()}
     return {"train.method": "dr_tune", **settings}
 
 
@@ -70,8 +71,8 @@ ROWS: dict[str, dict[str, Any]] = {
     TUNED: PLAIN,
     "plain fine-tuning with DR-Tune's settings": PLAIN | CONVERTED,
     "plain fine-tuning with DR-Tune's settings from DR-Tune's start": PLAIN | CONVERTED | SCALED,
-    "DR-Tune from the whole solved head": dr(head_scale=1.0),
-    "DR-Tune, batch norm in eval mode": dr(batch_norm="eval"),
+    "DR-Tune from the whole solved head": dr({"head_scale": 1.0}),
+    "DR-Tune, batch norm in eval mode": dr({"batch_norm": "eval"}),
     "DR-Tune without calibration": dr(rotation="off", translation=False),
     "DR-Tune, + rotation": dr(translation=False),
     "DR-Tune, + translation": dr(rotation="off", confidence="off"),
@@ -88,7 +89,7 @@ def with_trial(row: str, trial: Mapping[str, Any]) -> dict[str, Any]:
     """A tuned row's settings with a trial of `GRID`; DR-Tune has a mode of batch norm of its own."""
     change = ROWS[row] | dict(trial)
     if row == FULL_TUNED:
-        change["methods.dr_tune.batch_norm"] = change.pop("train.batch_norm")
+        change["methods.dr_tune.train.batch_norm"] = change.pop("train.batch_norm")
     return change
 
 

@@ -36,7 +36,6 @@ from drtune.base.numeric import set_numeric_state
 from drtune.base.seeding import generator
 from drtune.base.settings import Params
 from drtune.data.batch import Batch
-from drtune.methods.dr_tune.method import DRTune
 from drtune.params import SETTINGS, load
 from drtune.training.contract import load_method
 from drtune.training.loop import Hooks, Trainer, set_mode
@@ -129,13 +128,10 @@ def ours(name: str, change: dict[str, object], world: World) -> Step:
     trainer = Trainer(
         model, method, world.bank, loader, loader, world.train, Hooks(), device=world.device.type
     )
-    (phase,) = method.phases(1)
-    trainer.begin(phase)
-    set_mode(model, phase, world.train.batch_norm)
+    set_mode(model, method.trains, world.train.batch_norm)
 
     def step(number: int) -> object:
-        if isinstance(method, DRTune):
-            method.step = number
+        trainer.progress.step = number
         return trainer.step(world.batch)
 
     return step

@@ -1,7 +1,8 @@
 """params.yaml as frozen, closed, typed settings; every fault is listed at once.
 
 No setting that moves a result has a default here: params.yaml is the one place where values live.
-The settings of a method stand in the method's own file and are parsed by the same functions.
+The settings of a method stand in the method's own folder and are parsed by the same functions. What a method
+replaces of `train` stands in `methods.NAME.train`, and nowhere else.
 """
 
 import copy
@@ -96,13 +97,12 @@ def parse(raw: Mapping[str, Any], source: str, methods: Mapping[str, type[Settin
     parsed: dict[str, Settings] = {}
     for name, section in SECTIONS.items():
         parse_into(parsed, faults, name, section, raw.get(name, MISSING))
-    check_methods(parsed, faults, raw, methods)
-    replace_by_method(parsed)
+    replaced = check_methods(parsed, faults, raw, methods)
     faults += unknown_method(parsed.get("train"), methods)
-    faults += cross_faults(parsed)
+    faults += cross_faults(parsed, replaced)
     if faults:
         raise ConfigError(render(source, faults))
-    return Params(source, raw, parsed)
+    return Params(source, raw, parsed, replaced)
 
 
 def with_values(raw: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -141,27 +141,70 @@ def check_methods(
     faults: list[Fault],
     raw: Mapping[str, Any],
     methods: Mapping[str, type[Settings]],
-) -> None:
-    """Check `methods.*`; only the section of the active method must be there."""
+) -> Mapping[str, Any]:
+    """Check `methods.*`, and replace what the active method replaces of `train`.
+
+    Only the section of the active method must be there.
+
+    Returns:
+        What it replaces, key -> value.
+    """
     given = raw.get("methods", MISSING)
     if not isinstance(given, dict):
         faults.append(("methods", "section is missing; known keys: " + ", ".join(methods)))
-        return
+        return {}
     faults += unknown_keys("methods.", given, list(methods))
-    train = parsed.get("train")
+    train, replaced = parsed.get("train"), {}
     for name, section in methods.items():
         value = given.get(name, MISSING)
-        if value is not MISSING or not isinstance(train, TrainSettings) or train.method == name:
-            parse_into(parsed, faults, f"methods.{name}", section, {} if value is None else value)
+        active = isinstance(train, TrainSettings) and train.method == name
+        if value is MISSING and train and not active:
+            continue
+        own, change = divided(f"methods.{name}", section, {} if value is None else value, faults)
+        parse_into(parsed, faults, f"methods.{name}", section, own)
+        wrong = train_faults(f"methods.{name}.train", change)
+        faults += wrong
+        if active and wrong:
+            del parsed["train"]  # nothing can be said of settings that are not known
+        elif active and train:
+            parsed["train"], replaced = TrainSettings.model_validate({**train.model_dump(), **change}), change
+    return replaced
 
 
-def replace_by_method(parsed: dict[str, Settings]) -> None:
-    """Let the fields that the active method's settings share with `train` replace those of `train`."""
-    train = parsed.get("train")
-    if not isinstance(train, TrainSettings) or f"methods.{train.method}" not in parsed:
-        return
-    own = parsed[f"methods.{train.method}"].model_dump(include=set(TrainSettings.model_fields))
-    parsed["train"] = train.model_copy(update={key: value for key, value in own.items() if value is not None})
+def divided(name: str, section: type[Settings], value: Any, faults: list[Fault]) -> tuple[Any, Any]:
+    """The section of a method as its own settings and what it replaces of `train`.
+
+    A setting of `train` among its own, as params.yaml had it before, is a fault.
+    """
+    if not isinstance(value, dict):
+        return value, {}
+    own, known = {}, [*section.model_fields, "train"]
+    for key, setting in value.items():
+        if key in section.model_fields:
+            own[key] = setting
+        elif key in TrainSettings.model_fields:
+            remedy = (
+                f"leave it out, and train.{key} holds" if setting is None else f"write {name}.train.{key}"
+            )
+            faults.append((f"{name}.{key}", f"is a setting of train; {remedy}"))
+        elif key != "train":
+            faults += unknown_keys(f"{name}.", {key: setting}, known)
+    return own, {} if value.get("train") is None else value["train"]
+
+
+def train_faults(name: str, change: Any) -> list[Fault]:
+    """Faults of what a method replaces of `train`: any key but `method`, checked as there."""
+    if not isinstance(change, dict):
+        return [(name, f"expected a section (key: value), got {describe(change)}")]
+    faults: list[Fault] = []
+    if "method" in change:
+        faults.append((f"{name}.method", "cannot be replaced: train.method says whose section this is"))
+    try:
+        TrainSettings.model_validate(change)
+    except ValidationError as error:
+        wrong = [fault for fault in error.errors() if fault["type"] != "missing"]
+        faults += [explain(name, TrainSettings, fault) for fault in wrong]
+    return faults
 
 
 def unknown_method(train: Settings | None, known: Any) -> list[Fault]:
@@ -184,8 +227,11 @@ def missing_paths(params: Params) -> list[Fault]:
     return faults
 
 
-def cross_faults(parsed: Mapping[str, Settings]) -> list[Fault]:
-    """Faults that only show between settings; each settings type may add its own `cross_faults`."""
+def cross_faults(parsed: Mapping[str, Settings], replaced: Mapping[str, Any]) -> list[Fault]:
+    """Faults that only show between settings; each settings type may add its own `cross_faults`.
+
+    Those of a setting of `train` that the method replaces are named where it does.
+    """
     faults: list[Fault] = []
     data, train, augment = parsed.get("data"), parsed.get("train"), parsed.get("augment")
     if isinstance(data, DataSettings) and data.val_fraction + data.test_fraction >= 1:
@@ -205,5 +251,7 @@ def cross_faults(parsed: Mapping[str, Settings]) -> list[Fault]:
             faults.append(("train.wise_ft", f"{text}; set that to bank, or train.wise_ft to null"))
         active = parsed.get(f"methods.{train.method}")
         if active is not None and hasattr(active, "cross_faults"):
-            faults += [(f"{key}", text) for key, text in active.cross_faults(train)]
+            faults += active.cross_faults(train)
+        places = {f"train.{key}": f"methods.{train.method}.train.{key}" for key in replaced}
+        faults = [(places.get(key, key), text) for key, text in faults]
     return faults

@@ -10,7 +10,7 @@ from drtune.base.settings import Params
 from drtune.data.settings import AugmentSettings
 from drtune.training.fit import Fitted
 from drtune.training.output import save, validation_of
-from drtune.training.reporting import fit_and_report
+from drtune.training.reporting import fit_and_report, replacements
 from drtune.training.settings import TrainSettings
 from pipeline import paths
 
@@ -18,6 +18,8 @@ from pipeline import paths
 def main(params: Params, report: Report) -> None:
     """Write `models/` and `metrics/validation.json`."""
     log_settings(params, report)
+    if line := replacements(params):
+        report.say(line)
     fitted = fit_and_report(params, paths.DATASET, paths.BANK, report)
     write(fitted, params, report)
     kept, best = fitted.progress.best_epoch, fitted.progress.best
@@ -28,10 +30,11 @@ def main(params: Params, report: Report) -> None:
 def log_settings(params: Params, report: Report) -> None:
     """Say what is trained, and how."""
     train = params[TrainSettings]
+    own = params.method(train.method).model_dump()
     report.log_params(
         {
             "train": train.model_dump(),
-            "methods": {train.method: params.method(train.method).model_dump()},
+            "methods": {train.method: own | ({"train": params.replaced} if params.replaced else {})},
             "backbone": completed(params[BackboneSettings]).model_dump(),
             "augment": params[AugmentSettings].model_dump(),
         }

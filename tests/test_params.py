@@ -81,7 +81,7 @@ def test_methods_are_checked_where_their_settings_are_given(tmp_path):
         load(write(tmp_path, edit), {"toy": Toy, "empty": Empty})
     text = str(caught.value)
     assert "methods.empyt      unknown key; did you mean empty? known: toy, empty" in text
-    assert "methods.toy.extra  unknown key; known: size" in text
+    assert "methods.toy.extra  unknown key; did you mean train? known: size, train" in text
     assert "train.method       'tyo' is unknown; did you mean toy? known: toy, empty" in text
 
 
@@ -92,6 +92,76 @@ def test_a_method_adds_faults_between_settings(tmp_path):
 
     with pytest.raises(ConfigError, match="train.batch_size  32 exceeds 16"):
         load(write(tmp_path, edit), {"toy": Toy})
+
+
+def test_a_method_replaces_settings_of_train_for_itself_alone(tmp_path):
+    def edit(raw):
+        raw["methods"] = {"toy": {"size": 64, "train": {"epochs": 7, "clip_norm": 1}}, "empty": None}
+        raw["train"] |= {"method": "toy", "epochs": 5}
+
+    def other(raw):
+        edit(raw)
+        raw["train"]["method"] = "empty"
+
+    methods = {"toy": Toy, "empty": Empty}
+    params = load(write(tmp_path, edit), methods)
+    assert (params[TrainSettings].epochs, params[TrainSettings].clip_norm) == (7, 1.0)
+    assert isinstance(params[TrainSettings].clip_norm, float), "as if it stood in train"
+    assert params.replaced == {"epochs": 7, "clip_norm": 1}
+    assert params.raw["train"]["epochs"] == 5
+    assert params.method("toy").model_dump() == {"size": 64}
+    params = load(write(tmp_path, other), methods)
+    assert (params[TrainSettings].epochs, params.replaced) == (5, {})
+
+
+def test_what_a_method_replaces_is_checked_as_train_is(tmp_path):
+    def edit(raw):
+        raw["methods"] = {
+            "toy": {
+                "size": 16,
+                "train": {"method": "toy", "epochs": "7", "batch_norm": "off", "lr_haed": 1.0},
+            },
+            "empty": {"train": 3},
+        }
+        raw["train"] |= {"method": "toy", "momentum": 2}
+
+    with pytest.raises(ConfigError) as caught:
+        load(write(tmp_path, edit), {"toy": Toy, "empty": Empty})
+    head, *faults = str(caught.value).splitlines()
+    assert head == "params.yaml: 6 faults"
+    assert [" ".join(fault.split()) for fault in faults] == [
+        "train.momentum expected a number >= 0 and < 1, got 2 (integer)",
+        "methods.toy.train.method cannot be replaced: train.method says whose section this is",
+        "methods.toy.train.epochs expected an integer >= 1, got '7' (text)",
+        "methods.toy.train.batch_norm expected 'train', 'eval' or 'converted', got 'off' (text)",
+        "methods.toy.train.lr_haed unknown key; did you mean lr_head?",
+        "methods.empty.train expected a section (key: value), got 3 (integer)",
+    ]
+
+
+def test_a_fault_between_settings_is_named_where_the_method_replaces_one(tmp_path):
+    def edit(raw):
+        raw["methods"] = {"toy": {"size": 16, "train": {"batch_size": 32}}}
+        raw["train"] |= {"method": "toy", "batch_size": 8}
+
+    with pytest.raises(ConfigError, match="1 fault\n  methods.toy.train.batch_size  32 exceeds 16"):
+        load(write(tmp_path, edit), {"toy": Toy})
+
+
+@pytest.mark.parametrize(
+    ("value", "remedy"),
+    [
+        ("train", "write methods.dr_tune.train.batch_norm"),
+        (None, "leave it out, and train.batch_norm holds"),
+    ],
+)
+def test_a_params_yaml_of_before_is_told_where_its_replacements_stand_now(tmp_path, value, remedy):
+    def edit(raw):
+        raw["methods"]["dr_tune"] |= {"batch_norm": value}
+
+    text = f"1 fault\n  methods.dr_tune.batch_norm  is a setting of train; {remedy}$"
+    with pytest.raises(ConfigError, match=text):
+        load(write(tmp_path, edit))
 
 
 @pytest.mark.parametrize(

@@ -132,9 +132,7 @@ def one_step(params: Params, backbone: Backbone, scene: Scene) -> Any:
     method = load_method("finetune")(params.method("finetune"), train)
     empty: Any = DataLoader([0], batch_size=None)
     trainer = Trainer(model, method, None, empty, empty, train, Hooks(), device=scene.device.type)
-    (phase,) = method.phases(1)
-    trainer.begin(phase)
-    set_mode(model, phase, train.batch_norm)
+    set_mode(model, method.trains, train.batch_norm)
     return trainer.step
 
 

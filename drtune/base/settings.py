@@ -24,11 +24,23 @@ S = TypeVar("S", bound=Settings)
 
 
 class Params:
-    """A settings file as read: raw values plus the parsed sections asked for."""
+    """A settings file as read: raw values plus the parsed sections asked for.
 
-    def __init__(self, source: str, raw: Mapping[str, Any], parsed: Mapping[str, Settings]) -> None:
-        self.source = source
-        self.raw = raw
+    Args:
+        source: how faults name the file.
+        raw: section -> key -> value.
+        parsed: dotted name of a section -> its settings; `train` with what the active method replaces of it.
+        replaced: that, by key; the values that give way are those of `raw`.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        raw: Mapping[str, Any],
+        parsed: Mapping[str, Settings],
+        replaced: Mapping[str, Any],
+    ) -> None:
+        self.source, self.raw, self.replaced = source, raw, replaced
         self._parsed = parsed
 
     def __getitem__(self, section: type[S]) -> S:

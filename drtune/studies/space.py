@@ -99,12 +99,26 @@ def of_another_method(params: Params, name: str) -> bool:
         ValueError: that method has no such setting.
     """
     section, _, field = name.rpartition(".")
-    method = section.removeprefix("methods.")
-    if section == method or method not in SETTINGS or method == params[TrainSettings].method:
-        return False
-    if field not in SETTINGS[method].model_fields:
-        raise ValueError("unknown setting" + suggestion(field, list(SETTINGS[method].model_fields)))
-    return True
+    others = SETTINGS.keys() - {params[TrainSettings].method}
+    sections = {name: kind for method in others for name, kind in sections_of(method).items()}
+    if section in sections:
+        require_field(sections[section], field)
+    return section in sections
+
+
+def sections_of(method: str) -> dict[str, type[Settings]]:
+    """The sections of a method: its own settings, and what it replaces of `train`."""
+    return {f"methods.{method}": SETTINGS[method], f"methods.{method}.train": TrainSettings}
+
+
+def require_field(section: type[Settings], field: str) -> None:
+    """Make sure that a section has a field.
+
+    Raises:
+        ValueError: it has not.
+    """
+    if field not in section.model_fields:
+        raise ValueError("unknown setting" + suggestion(field, list(section.model_fields)))
 
 
 def domain_of(params: Params, name: str, entry: Any) -> Domain:
@@ -138,22 +152,23 @@ def field_of(params: Params, name: str) -> tuple[type[Settings], str]:
     method = params[TrainSettings].method
     sections: dict[str, type[Settings]] = {
         "train": TrainSettings,
-        f"methods.{method}": SETTINGS[method],
+        **sections_of(method),
         "augment": AugmentSettings,
     }
+    own = f"methods.{method}.train"
     section, _, field = name.rpartition(".")
-    if name in NOT_VARIED:
-        raise ValueError(f"cannot be varied: {NOT_VARIED[name]}")
+    if (plain := name.removeprefix(f"methods.{method}.")) in NOT_VARIED:
+        raise ValueError(f"cannot be varied: {NOT_VARIED[plain]}")
     if section == "augment" and (views := params[ExtractSettings].views):
         raise ValueError(f"the bank holds augmented rows, extract.views is {views}; set that to 0")
     if section not in sections:
-        allowed = ", ".join(f"{known}.*" for known in sections)
+        allowed = ", ".join(f"{known}.*" for known in sections if known != own)
         raise ValueError(f"a study varies settings of the train stage alone; allowed: {allowed}")
-    if field not in sections[section].model_fields:
-        raise ValueError("unknown setting" + suggestion(field, list(sections[section].model_fields)))
-    replaces = field in SETTINGS[method].model_fields and section == "train"
-    if replaces and getattr(params.method(method), field) is not None:
-        raise ValueError(f"is replaced by methods.{method}.{field}; vary that one")
+    require_field(sections[section], field)
+    if section == "train" and field in params.replaced:
+        raise ValueError(f"is replaced by {own}.{field}; vary that one")
+    if section == own and field not in params.replaced:
+        raise ValueError(f"is not in params.yaml; vary train.{field}, or write it there first")
     return sections[section], field
 
 
@@ -179,6 +194,9 @@ def space_faults(params: Params, study: StudySettings, space: Space) -> Iterator
             first = "the first trial is params.yaml as it stands; change the domain"
             yield key, f"params.yaml's own value {own[name]!r} is not among its values; {first}"
     yield from faults_together(params, space, right)
+    if study.seeds > 1 and "seed" in params.replaced:
+        name = f"methods.{params[TrainSettings].method}.train.seed"
+        yield "study.seeds", f"{study.seeds} trainings a trial would all take {name}; leave that out"
     if problem := too_many(space, study.trials):
         yield "study.trials", problem
 

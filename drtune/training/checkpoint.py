@@ -22,8 +22,8 @@ class Progress:
     """Where a training stands between two epochs.
 
     Attributes:
-        epoch: epochs done, over all phases.
-        step: optimiser steps done, over all phases.
+        epoch: epochs done.
+        step: optimiser steps done.
         history: one record an epoch.
         best_epoch: the epoch that is kept (`selection`), counted from 1; 0 is the start (`head_start`).
         best_state: its model weights, on the CPU.

@@ -1,116 +1,126 @@
 """What a fine-tuning method is: the page to read first.
 
 The loop (`drtune/training/loop.py`) owns data, optimiser, precision and checkpoints. A method owns its
-objective and its state. It is one file with one `Settings` class and one class that follows `Method`,
-listed in `METHODS`; methods never import one another.
+objective and its state. It is a folder `drtune/methods/NAME` whose method.py holds one class that extends
+`Method`; methods never import one another.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import copy
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from drtune.banks.bank import FeatureBank
 from drtune.base.settings import Settings
 from drtune.data.batch import Batch
 from drtune.training.settings import TrainSettings
 
-LossTerms = dict[str, Tensor]
-"""Named scalars; their sum is the objective, and each is logged under its name."""
+Trained = Literal["all", "head"]
 
 
 @dataclass(frozen=True)
-class Phase:
-    """A stretch of training with its own optimiser and schedule.
+class Loss:
+    """A method's objective on one batch: the sum of weight x term.
 
     Attributes:
-        name: as it appears in logs.
-        epochs: length.
-        trains: `all` parameters, or the `head` alone with the encoder frozen in eval mode.
+        terms: name -> scalar without its weight, so that runs of different weights compare; each is logged.
+        weights: name -> weight; 1 where a name is absent. Logged beside the terms.
+        kept: what `after_step` gets.
     """
 
-    name: str
-    epochs: int
-    trains: Literal["all", "head"] = "all"
+    terms: Mapping[str, Tensor]
+    weights: Mapping[str, float] = field(default_factory=dict)
+    kept: Any = None
+
+    @property
+    def weighted(self) -> dict[str, Tensor]:
+        """What each term adds to the sum."""
+        return {name: self.weights.get(name, 1.0) * term for name, term in self.terms.items()}
+
+    @property
+    def total(self) -> Tensor:
+        """What is minimised; a scalar."""
+        return torch.stack(list(self.weighted.values())).sum()
 
 
-class Method(Protocol):
-    """One fine-tuning method; `model` below is a `Classifier`, maybe wrapped (see `unwrapped`).
+class Method(nn.Module):
+    """One fine-tuning method; as it stands, cross entropy.
 
-    A field of `Settings` that `train` has too (`weight_decay`, say) replaces it for this method: what its
-    recipe cannot do without. Such a field may be None, which leaves `train` as it is.
+    A parameter with `requires_grad` is trained beside the model, at `train.lr_head`. Parameters and buffers
+    are in checkpoints; what `prepare` makes anew does not belong there: a buffer with `persistent=False`, or
+    a `Frozen` copy.
+
+    Args:
+        settings: `methods.NAME` in params.yaml.
+        train: `train`, with what the method replaces of it.
+
+    Attributes:
+        trains: `all` parameters of the model, or the `head` alone with the encoder frozen in eval mode.
+        step: optimiser steps done in the whole training; the loop sets it before each.
     """
 
-    Settings: ClassVar[type[Settings]]
+    trains: ClassVar[Trained] = "all"
+    settings: Settings
+    step: int = 0
 
-    def __init__(self, settings: Any, train: TrainSettings) -> None: ...
+    def __init__(self, settings: Settings, train: TrainSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.seed, self.label_smoothing = train.seed, train.label_smoothing
 
     def prepare(self, model: nn.Module, bank: FeatureBank | None, batches: Iterable[Batch]) -> None:
         """Called once, on the training device, before the first step and before any checkpoint is read.
 
         Args:
-            model: at its start; where the method may keep the pretrained weights or features from.
+            model: a `Classifier` at its start, maybe wrapped (see `unwrapped`).
             bank: pretrained features of the training split; None where none was extracted.
             batches: those of the first epoch, on the device; each iteration is a pass over the images.
 
         Raises:
             BankError: the method needs a bank and there is none.
         """
-        ...
 
-    def parameters(self) -> Iterable[nn.Parameter]:
-        """What is trained beside the model (a projection head, say), at `train.lr_head`."""
+    def loss(self, model: nn.Module, batch: Batch) -> Loss:
+        """The paper's equation on a batch."""
+        return Loss({"cross_entropy": self.cross_entropy(model(batch.images).logits, batch.labels)})
 
-    def phases(self, epochs: int) -> Sequence[Phase]:
-        """Split `train.epochs` into phases; most methods have one."""
+    def cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Mean over the rows of logits [B, C]; targets are labels [B] or shares [B, C]."""
+        return cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
 
-    def loss(self, model: nn.Module, batch: Batch) -> LossTerms:
-        """The paper's equation: named terms whose sum is minimised."""
-
-    def after_step(self, batch: Batch) -> None:
-        """Called after each optimiser step: enqueue features, refresh statistics."""
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """All that an interrupted training needs to go on exactly."""
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take back what `state_dict` returned."""
+    def after_step(self, batch: Batch, kept: Any) -> None:
+        """Called after each optimiser step with what `loss` kept: enqueue features, refresh statistics."""
 
 
-def trains_encoder(method: Method, epochs: int) -> bool:
-    """Whether any phase of a method changes the encoder."""
-    return any(phase.trains == "all" for phase in method.phases(epochs))
+class Frozen:
+    """A copy of a module in eval mode and without gradients, of which no checkpoint knows.
+
+    Being no module itself, it hides the copy from the module that it is set on.
+
+    Args:
+        module: what is copied.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = copy.deepcopy(module).requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def __call__(self, *inputs: Tensor) -> Any:
+        """What the copy says of its inputs."""
+        return self.module(*inputs)
 
 
 def load_method(name: str) -> type[Method]:
     """The class of a method: the one that `drtune/methods/NAME/method.py` defines."""
     module = import_module(f"drtune.methods.{name}.method")
-    kinds = [kind for kind in vars(module).values() if isinstance(kind, type) and issubclass(kind, Stateless)]
-    return next(kind for kind in kinds if kind.__module__ == module.__name__)  # type: ignore[return-value]
-
-
-class Stateless:
-    """Empty hooks for methods that only have an objective."""
-
-    def prepare(self, model: nn.Module, bank: FeatureBank | None, batches: Iterable[Batch]) -> None:
-        """Nothing to prepare."""
-
-    def parameters(self) -> Iterable[nn.Parameter]:
-        """The model's alone."""
-        return []
-
-    def phases(self, epochs: int) -> Sequence[Phase]:
-        """One phase over all parameters."""
-        return [Phase("train", epochs)]
-
-    def after_step(self, batch: Batch) -> None:
-        """Nothing to update."""
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """No state."""
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """No state."""
+    (found,) = [
+        kind
+        for kind in vars(module).values()
+        if isinstance(kind, type) and issubclass(kind, Method) and kind.__module__ == module.__name__
+    ]
+    return found

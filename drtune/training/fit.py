@@ -30,7 +30,7 @@ from drtune.data.packed import Split, open_split
 from drtune.data.settings import AugmentSettings
 from drtune.data.transforms import eval_transform, train_transform
 from drtune.training.checkpoint import Progress
-from drtune.training.contract import load_method, trains_encoder
+from drtune.training.contract import load_method
 from drtune.training.head_start import bank_rows, solve_head
 from drtune.training.loop import Hooks, Trainer
 from drtune.training.settings import TrainSettings
@@ -77,7 +77,7 @@ def fit(params: Params, dataset: Path, bank: Path, hooks: Hooks) -> Fitted:
     backbone = build_backbone(params[BackboneSettings])
     features = checked_bank(params, card, backbone, bank)
     method = load_method(settings.method)(params.method(settings.method), settings)
-    if trains_encoder(method, settings.epochs):
+    if method.trains == "all":
         refuse_lone_images(settings, backbone.encoder, card.counts[Split.TRAIN])
     model = backbone.classifier(len(card.classes))
     replay = None
@@ -142,7 +142,7 @@ def set_start(
     model.head.load_state_dict({"weight": head.weight, "bias": head.bias})
     logits = before.features @ head.weight.T + head.bias
     scores = validation_scores(before._replace(logits=logits))
-    record = {"epoch": 0, "phase": "start", "train_loss": round(head.train_loss, 6)}
+    record = {"epoch": 0, "train_loss": round(head.train_loss, 6)}
     return settings, record | {f"val_{name}": value for name, value in scores.items()}
 
 

@@ -1,4 +1,4 @@
-"""The one loop every method runs in: phases x epochs x batches.
+"""The one loop every method runs in: epochs x batches.
 
 It owns optimiser, schedule, precision, validation and checkpoints, and knows no tracker: it reports through
 `on_event(name, values, step)`. The test split never comes here; `selection.py` says which epoch is kept.
@@ -25,7 +25,7 @@ from drtune.base.errors import TrainingError
 from drtune.data.batch import Batch
 from drtune.data.loaders import KeptBatches, set_epoch
 from drtune.training.checkpoint import Progress, read_checkpoint, restore, save_checkpoint
-from drtune.training.contract import Method, Phase, trains_encoder
+from drtune.training.contract import Method, Trained
 from drtune.training.optimizers import build_optimizer, build_schedule
 from drtune.training.selection import kept_epoch
 from drtune.training.settings import TrainSettings
@@ -48,7 +48,7 @@ class Hooks:
 
     Attributes:
         on_event: called with `step` (loss terms, learning rates) and `epoch` (a history record).
-        on_progress: called before each phase and after each step with (steps done, steps in all).
+        on_progress: called at the start and after each step with (steps done, steps in all).
         on_prepare: the same for a method's passes over the images before the first step.
         checkpoints: folder of this training's running state; None keeps none.
         checkpoint_seconds: least time between two checkpoints, which are written between epochs.
@@ -121,12 +121,18 @@ class Trainer:
         alpha = settings.wise_ft
         self.ensemble = None if alpha is None else WeightEnsemble(unwrapped(self.model), alpha)
         batches = FirstEpoch(self.train, self.accelerator.device, hooks.on_prepare)
-        if settings.batch_norm == "converted" and trains_encoder(method, settings.epochs):
+        if settings.batch_norm == "converted" and method.trains == "all":
             images = (batch.images for batch in batches)
             convert_batch_norms(unwrapped(self.model).encoder, images, "total_variance")
         method.prepare(self.model, bank, batches)
         if self.ensemble is not None:
             self.ensemble.begin(unwrapped(self.model))
+        unwrapped(self.model).encoder.requires_grad_(method.trains == "all")
+        optimizer = build_optimizer(unwrapped(self.model), settings, method.parameters())
+        self.schedule = build_schedule(optimizer, settings, settings.epochs, len(self.train))
+        self.optimizer = self.accelerator.prepare(optimizer)
+        self.total_steps = settings.epochs * len(self.train)
+        self.weights: dict[str, float] = {}
         self.progress = Progress()
         self.last_saved = time.monotonic()
 
@@ -136,56 +142,29 @@ class Trainer:
         Raises:
             TrainingError: the loss is no longer finite.
         """
-        phases = list(self.method.phases(self.settings.epochs))
-        self.total_steps = sum(phase.epochs for phase in phases) * len(self.train)
-        folder = self.hooks.checkpoints
-        state = None if folder is None else read_checkpoint(folder)
-        if state is not None:
+        folder, epochs = self.hooks.checkpoints, self.settings.epochs
+        if folder is not None and (state := read_checkpoint(folder)) is not None:
             self.progress = state["progress"]
+            restore(state, self.parts())
         elif self.start is not None:
             self.keep(dict(self.start))
-        start = 0
-        for phase in phases:
-            if self.progress.epoch < start + phase.epochs:
-                self.begin(phase)
-                if state is not None:
-                    begun = self.progress.epoch > start
-                    restore(state, self.parts(with_optimizer=begun))
-                    state = None
-                self.hooks.on_progress(self.progress.step, self.total_steps)
-                self.run_phase(phase, start)
-            start += phase.epochs
-        return self.progress
-
-    def parts(self, with_optimizer: bool = True) -> dict[str, Any]:
-        """Everything a checkpoint holds."""
-        parts: dict[str, Any] = {"model": unwrapped(self.model), "method": self.method}
-        if self.ema is not None:
-            parts["ema"] = self.ema.module
-        if with_optimizer:
-            parts |= {"optimizer": self.optimizer, "schedule": self.schedule}
-        return parts
-
-    def begin(self, phase: Phase) -> None:
-        """Set what is trained, and make the phase's own optimiser and schedule."""
-        model = unwrapped(self.model)
-        model.encoder.requires_grad_(phase.trains == "all")
-        optimizer = build_optimizer(model, self.settings, self.method.parameters())
-        self.schedule = build_schedule(optimizer, self.settings, phase.epochs, len(self.train))
-        self.optimizer = self.accelerator.prepare(optimizer)
-
-    def run_phase(self, phase: Phase, start: int) -> None:
-        """Run the epochs of a phase that are not done yet."""
-        for epoch in range(self.progress.epoch, start + phase.epochs):
-            record: dict[str, Any] = {"epoch": epoch + 1, "phase": phase.name}
-            record |= self.run_epoch(phase, epoch)
+        self.hooks.on_progress(self.progress.step, self.total_steps)
+        for epoch in range(self.progress.epoch, epochs):
+            record = {"epoch": epoch + 1, **self.run_epoch(epoch)}
             record |= {f"val_{name}": value for name, value in self.validate().items()}
             self.keep(record)
-            self.save(last=epoch + 1 == start + phase.epochs)
+            self.save(last=epoch + 1 == epochs)
+        return self.progress
 
-    def run_epoch(self, phase: Phase, epoch: int) -> dict[str, float]:
-        """One pass over the training split; returns the mean of each loss term and the last rates."""
-        set_mode(unwrapped(self.model), phase, self.settings.batch_norm)
+    def parts(self) -> dict[str, Any]:
+        """Everything a checkpoint holds."""
+        parts: dict[str, Any] = {"model": unwrapped(self.model), "method": self.method}
+        parts |= {"optimizer": self.optimizer, "schedule": self.schedule}
+        return parts if self.ema is None else parts | {"ema": self.ema.module}
+
+    def run_epoch(self, epoch: int) -> dict[str, float]:
+        """One pass over the training split; the mean of each loss term, the last rates and weights."""
+        set_mode(unwrapped(self.model), self.method.trains, self.settings.batch_norm)
         set_epoch(self.train, epoch)
         sums: dict[str, float] = {}
         waiting: list[tuple[dict[str, Tensor], dict[str, float]]] = []
@@ -199,23 +178,28 @@ class Trainer:
         rates = waiting[-1][1] if waiting else self.rates()
         add(sums, self.flush(waiting))
         means = {name: round(value / len(self.train), 6) for name, value in sums.items()}
-        return {"train_loss": means.pop("loss"), **means, **rates}
+        return {"train_loss": means.pop("loss"), **means, **rates, **self.weights}
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
-        """One optimiser step; returns the loss terms, still on the device."""
+        """One optimiser step; returns the loss and its terms, still on the device."""
         batch = on_device(batch, self.accelerator.device)
-        terms = self.method.loss(self.model, batch)
-        loss = torch.stack(list(terms.values())).sum()
-        self.accelerator.backward(loss)
+        self.method.step = self.progress.step
+        loss = self.method.loss(self.model, batch)
+        total = loss.total
+        self.accelerator.backward(total)
         if self.settings.clip_norm is not None:
             everything = [*self.model.parameters(), *self.method.parameters()]
             self.accelerator.clip_grad_norm_(everything, self.settings.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.method.after_step(batch)
+        self.method.after_step(batch, loss.kept)
         if self.ema is not None:
             self.ema.update(unwrapped(self.model), step=self.progress.step)
-        return {"loss": loss.detach(), **{f"loss/{name}": term.detach() for name, term in terms.items()}}
+        self.weights = {f"weight/{name}": weight for name, weight in loss.weights.items()}
+        return {
+            "loss": total.detach(),
+            **{f"loss/{name}": term.detach() for name, term in loss.terms.items()},
+        }
 
     def rates(self) -> dict[str, float]:
         """Learning rate of each group by name."""
@@ -256,11 +240,10 @@ class Trainer:
             weights = self.candidate().state_dict()
             state = {name: value.detach().cpu().clone() for name, value in weights.items()}
             self.progress.best_epoch, self.progress.best_state = record["epoch"], state
-        values = {name: value for name, value in record.items() if name != "phase"}
-        self.hooks.on_event("epoch", values, self.progress.step)
+        self.hooks.on_event("epoch", record, self.progress.step)
 
     def save(self, last: bool) -> None:
-        """Write a checkpoint where enough time has passed, and at the end of a phase."""
+        """Write a checkpoint where enough time has passed, and at the end."""
         folder = self.hooks.checkpoints
         due = time.monotonic() - self.last_saved >= self.hooks.checkpoint_seconds
         if folder is not None and self.accelerator.is_main_process and (last or due):
@@ -274,10 +257,10 @@ def on_device(batch: Batch, device: torch.device) -> Batch:
     return batch._replace(images=images, labels=labels)
 
 
-def set_mode(model: Classifier, phase: Phase, batch_norm: str) -> None:
+def set_mode(model: Classifier, trains: Trained, batch_norm: str) -> None:
     """Training mode, with the encoder in eval mode where only the head learns, or its norms alone."""
     model.train()
-    if phase.trains == "head":
+    if trains == "head":
         model.encoder.eval()
     elif batch_norm == "eval":
         for module in model.modules():

@@ -43,7 +43,7 @@ def build_optimizer(
 
 
 def build_schedule(optimizer: Optimizer, settings: TrainSettings, epochs: int, steps: int) -> LambdaLR:
-    """Schedule to be advanced after every step of a phase of `epochs` epochs with `steps` steps each."""
+    """Schedule to be advanced after every step of `epochs` epochs with `steps` steps each."""
     return LambdaLR(optimizer, lambda step: factor(step, settings, epochs, steps))
 
 

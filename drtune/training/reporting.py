@@ -54,7 +54,18 @@ def fit_and_report(
         return fit(params, dataset, bank, hooks)
 
 
+def replacements(params: Params) -> str:
+    """What the method replaces of `train` by another value, in one line; empty where it does nothing."""
+    was = params.raw["train"]
+    changes = [f"train.{key}: {was[key]} -> {to}" for key, to in params.replaced.items() if to != was[key]]
+    return f"{params[TrainSettings].method} replaces {', '.join(changes)}" if changes else ""
+
+
 def in_words(values: Mapping[str, float]) -> str:
     """What a person watches of a training: epochs done, loss terms, learning rates, validation."""
-    shown = {name.removeprefix("loss/"): value for name, value in values.items() if "train" not in name}
+    shown = {
+        name.removeprefix("loss/"): value
+        for name, value in values.items()
+        if not name.startswith(("train", "weight/"))
+    }
     return "  ".join(f"{name} {shown[name]:.4g}" for name in shown if name != "loss")

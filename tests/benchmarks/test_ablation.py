@@ -61,9 +61,10 @@ def test_the_rows_of_dr_tune_add_one_part_at_a_time():
     shipped = settings({})
     full = shipped.method("dr_tune")
     assert resolved(FULL)[1] == full, "the full method is the shipped one"
-    assert (full.head_scale, full.batch_norm) == (0.25, "converted")
-    without = [full.model_copy(update=change) for change in ({"head_scale": 1.0}, {"batch_norm": "eval"})]
-    assert [resolved(row)[1] for row in ours] == without
+    train = resolved(FULL)[0]
+    assert (train.head_scale, train.batch_norm) == (0.25, "converted")
+    without = [train.model_copy(update=change) for change in ({"head_scale": 1.0}, {"batch_norm": "eval"})]
+    assert [resolved(row) for row in ours] == [(change, full) for change in without]
 
 
 def test_plain_fine_tuning_gets_the_start_of_dr_tune_in_one_row_and_the_probe_the_whole_head():

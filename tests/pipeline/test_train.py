@@ -68,7 +68,10 @@ def test_it_writes_a_model_that_needs_no_other_file(finished_stage, capsys):
     best = history[about["best_epoch"] - 1]
     assert best["val_accuracy"] == max(record["val_accuracy"] for record in history)
     said = f"dr_tune: kept epoch {about['best_epoch']}, validation accuracy {best['val_accuracy']:.4f}"
-    assert said in capsys.readouterr().out
+    first, *_, last = capsys.readouterr().out.splitlines()
+    assert first == "dr_tune replaces train.batch_norm: train -> converted, train.head_scale: 1.0 -> 0.25"
+    assert last == said
+    assert about["train"]["head_scale"] == 0.25
 
 
 def test_the_run_gets_settings_curves_and_artifacts(finished_stage):
@@ -186,6 +189,9 @@ def test_a_training_is_written_to_any_folder_and_told_to_its_run(finished_stage,
     log_settings(*stage)
     assert set(run.params) == {"train", "methods", "backbone", "augment"}
     assert list(run.params["methods"]) == ["dr_tune"], "the other methods played no part"
+    replaced = run.params["methods"]["dr_tune"]["train"]
+    assert replaced == stage.params.raw["methods"]["dr_tune"]["train"] == stage.params.replaced
+    assert {name: run.params["train"][name] for name in replaced} == replaced
     assert run.params["backbone"]["kwargs"] == {"channels": [8, 8, 16, 16], "stem_width": 8}
     assert run.params["augment"] == stage.params.raw["augment"]
     run.metrics.clear()

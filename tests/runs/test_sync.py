@@ -39,7 +39,7 @@ def lock(root):
     stages = {"download": DATA, "train": TRAIN, "evaluate": EVALUATE}
     YAML().dump({"schema": "2.0", "stages": stages}, root / "dvc.lock")
     (root / "models").mkdir()
-    history = [{"epoch": epoch, "phase": "train", "val_accuracy": epoch / 10} for epoch in range(3)]
+    history = [{"epoch": epoch, "val_accuracy": epoch / 10} for epoch in range(3)]
     (root / "models/history.json").write_text(json.dumps(history))
     (root / "metrics").mkdir()
     (root / "metrics/test.json").write_text('{"test": {"accuracy": 0.75}}')

@@ -51,8 +51,12 @@ def seen(params, name, domain):
     section, _, field = name.rpartition(".")
     for value in domain.ends:
         trial = resolved(params, {name: value})
-        settings = {"train": trial[TrainSettings], "augment": trial[AugmentSettings]}
-        yield getattr(settings.get(section) or trial.method(section.removeprefix("methods.")), field)
+        if section == "augment":
+            yield getattr(trial[AugmentSettings], field)
+        elif section.endswith("train"):
+            yield getattr(trial[TrainSettings], field)
+        else:
+            yield getattr(trial.method(section.removeprefix("methods.")), field)
 
 
 def reaches(params, name, domain):
@@ -95,7 +99,12 @@ def test_settings_of_another_method_wait_until_it_is_the_active_one():
 
 # --- every setting of every method, of train and of augment
 
+REPLACED = [
+    (method, field) for method, own in RAW["methods"].items() for field in (own or {}).get("train", {})
+]
+"""(method, field of `train` that it replaces)"""
 VARIED = [
+    *((method, f"methods.{method}.train.{field}", TrainSettings) for method, field in REPLACED),
     *((method, f"methods.{method}.{field}", section) for method, section in SETTINGS.items()
       for field in section.model_fields),
     *(("finetune", f"train.{field}", TrainSettings) for field in TrainSettings.model_fields),
@@ -103,7 +112,7 @@ VARIED = [
 ]  # fmt: skip
 """(method, dotted name, settings type)"""
 NO_SCALAR = {"augment.crop_area", "augment.crop_ratio", "methods.delta.layers"}
-ONE_VALUE = {"methods.lp_ft.head_init"}
+ONE_VALUE = {"methods.lp_ft.train.head_init"}
 
 
 def entry_for(section, field, own):
@@ -130,7 +139,10 @@ def test_every_setting_can_be_varied_by_params_yaml_alone(tmp_path, method, name
         raw = with_values(raw, {name: own})
     entry = entry_for(section, name.rpartition(".")[2], own)
     if entry is None or name in NOT_VARIED:
-        assert name in {*NO_SCALAR, *ONE_VALUE, *NOT_VARIED}
+        assert name in {*NO_SCALAR, *NOT_VARIED}
+        return
+    if name in ONE_VALUE:
+        assert "expected 'bank'" in fault_of({name: entry}, {"train.method": method})
         return
     raw["study"] |= {"trials": 2, "space": {name: entry}}
     YAML(typ="safe", pure=True).dump(raw, tmp_path / "params.yaml")
@@ -156,30 +168,38 @@ def test_alpha_of_sp_by_editing_params_yaml_alone(tmp_path):
 
 
 def test_what_replaces_a_setting_of_train_reaches_it():
-    params = params_of({"methods.sp.weight_decay": [0.0, 0.5]}, {"train.method": "sp"})
+    name = "methods.sp.train.weight_decay"
+    params = params_of({name: [0.0, 0.5]}, {"train.method": "sp"})
     read_study(params)
-    assert resolved(params, {"methods.sp.weight_decay": 0.5})[TrainSettings].weight_decay == 0.5
+    assert resolved(params, {name: 0.5})[TrainSettings].weight_decay == 0.5
+    waiting = params_of({WEIGHT: RANGE, name: [0.0, 0.5]})
+    assert list(read_study(waiting)[1]) == [WEIGHT], "of another method"
+    assert "unknown setting; did you mean weight_decay?" in fault_of({WEIGHT: RANGE, f"{name}x": [0.0, 0.5]})
 
 
-@pytest.mark.parametrize(
-    ("method", "field", "other"),
-    [
-        (method, field, {"head_init": "normal", "batch_norm": "train"}.get(field, 0.5))
-        for method, section in SETTINGS.items()
-        for field in section.model_fields
-        if field in TrainSettings.model_fields
-    ],
-)
-def test_a_setting_of_train_that_the_method_replaces_is_refused(method, field, other):
-    own = RAW["train"][field]
-    change = {"train.method": method}
-    assert fault_of({f"train.{field}": [own, other]}, change) == (
+@pytest.mark.parametrize(("method", "field"), REPLACED)
+def test_a_setting_of_train_that_the_method_replaces_is_refused(method, field):
+    own, other = RAW["train"][field], {"head_init": "zero", "batch_norm": "train"}.get(field, 0.5)
+    change, space = {"train.method": method}, {f"train.{field}": [own, other]}
+    assert fault_of(space, change) == (
         f"params.yaml: 1 fault\n  study.space.train.{field}  "
-        f"is replaced by methods.{method}.{field}; vary that one"
+        f"is replaced by methods.{method}.train.{field}; vary that one"
     )
-    if "null" in str(SETTINGS[method].model_json_schema()["properties"][field]):
-        params = params_of({f"train.{field}": [own, other]}, change | {f"methods.{method}.{field}": None})
+    if f"methods.{method}.train.{field}" not in ONE_VALUE:
+        params = params_of(space, change | {f"methods.{method}.train": {}})
         assert reaches(params, f"train.{field}", read_study(params)[1][f"train.{field}"])
+
+
+def test_what_a_method_does_not_replace_is_varied_in_train():
+    assert fault_of({"methods.dr_tune.train.lr_head": {"low": 0.1, "high": 1.0}}) == (
+        "params.yaml: 1 fault\n  study.space.methods.dr_tune.train.lr_head  "
+        "is not in params.yaml; vary train.lr_head, or write it there first"
+    )
+    seed = {"methods.dr_tune.train": {"seed": 3}}
+    assert "cannot be varied: `study.seeds`" in fault_of({"methods.dr_tune.train.seed": [3, 4]}, seed)
+    read_study(params_of({WEIGHT: RANGE}, seed))
+    text = "2 trainings a trial would all take methods.dr_tune.train.seed; leave that out"
+    assert f"study.seeds  {text}" in fault_of({WEIGHT: RANGE}, seed, seeds=2)
 
 
 def test_augmentation_may_be_varied_while_the_bank_holds_none_of_it():

@@ -7,7 +7,7 @@ from drtune.training.checkpoint import STATE, Progress, read_checkpoint, restore
 
 def test_round_trip_restores_parts_progress_and_generators(tmp_path):
     net = nn.Linear(3, 2)
-    progress = Progress(2, 10, [{"epoch": 1, "phase": "train", "val_loss": 0.5}], 1, {"w": torch.ones(2)})
+    progress = Progress(2, 10, [{"epoch": 1, "val_loss": 0.5}], 1, {"w": torch.ones(2)})
     torch.manual_seed(4)
     save_checkpoint(tmp_path, progress, {"model": net})
     expected = torch.rand(3)

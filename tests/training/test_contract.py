@@ -1,5 +1,6 @@
-"""What every row of SETTINGS must do, whatever its objective."""
+"""What every method must do, whatever its objective."""
 
+import copy
 import re
 from pathlib import Path
 
@@ -11,11 +12,14 @@ from drtune.backbones.classifier import Classifier
 from drtune.banks.bank import BankHeader, FeatureBank
 from drtune.base.seeding import generator
 from drtune.data.batch import Batch
+from drtune.methods.dr_tune import calibration
+from drtune.methods.dr_tune.calibration import nearest_by_products
 from drtune.params import SETTINGS, load
+from drtune.training.contract import Frozen, Loss, Method, load_method
 from drtune.training.settings import TrainSettings
 
 ROOT = Path(__file__).resolve().parents[2]
-PARAMS = load(ROOT / "params.yaml", SETTINGS)
+PARAMS = load(ROOT / "params.yaml")
 N, C, D = 48, 3, 8
 LABELS = torch.arange(N) % C
 IMAGES = torch.randn(N, 3, 4, 4, generator=generator(0)) * 0.5 + (LABELS - 1.0).view(-1, 1, 1, 1) * 2
@@ -52,25 +56,26 @@ def name(request):
 
 def prepared(name, labels=LABELS, **change):
     train = PARAMS[TrainSettings].model_copy(update={"batch_size": 8, **change})
-    method = SETTINGS[name](PARAMS.method(name), train)
+    method = load_method(name)(PARAMS.method(name), train)
     model = classifier()
     method.prepare(model, bank(model, labels), [batch(range(i, i + 8), labels) for i in range(0, N, 8)])
     return method, model.train()
 
 
 def optimizer_of(method, model, lr=0.05, momentum=0.0):
-    return torch.optim.SGD([*model.parameters(), *method.parameters()], lr=lr, momentum=momentum)
+    trained = [p for p in (*model.parameters(), *method.parameters()) if p.requires_grad]
+    return torch.optim.SGD(trained, lr=lr, momentum=momentum)
 
 
 def one_step(method, model, rows, optimizer, labels=LABELS):
     item = batch(rows, labels)
-    terms = method.loss(model, item)
-    loss = sum(terms.values())
-    loss.backward()
+    loss = method.loss(model, item)
+    loss.total.backward()
     optimizer.step()
     optimizer.zero_grad()
-    method.after_step(item)
-    return {key: value.item() for key, value in terms.items()}
+    method.after_step(item, loss.kept)
+    method.step += 1
+    return {key: value.item() for key, value in loss.weighted.items()}
 
 
 def trained(name, steps=30, labels=LABELS):
@@ -84,27 +89,62 @@ def trained(name, steps=30, labels=LABELS):
     return method, model, losses
 
 
-def test_the_table_holds_what_params_yaml_holds():
+def test_params_yaml_has_a_section_for_every_method():
     assert set(SETTINGS) == set(PARAMS.raw["methods"])
-    assert len(SETTINGS) >= 3
+    assert len(SETTINGS) >= 11
+
+
+def test_a_method_is_the_one_class_of_its_folder(name):
+    kind = load_method(name)
+    assert issubclass(kind, Method)
+    assert kind.__module__ == f"drtune.methods.{name}.method"
+    assert type(PARAMS.method(name)) is SETTINGS[name]
+    assert len((ROOT / f"drtune/methods/{name}/method.py").read_text().splitlines()) <= 150
+
+
+def test_the_total_is_the_sum_of_weight_times_term():
+    loss = Loss({"a": torch.tensor(2.0), "b": torch.tensor(3.0)}, {"b": 0.5})
+    assert {key: value.item() for key, value in loss.weighted.items()} == {"a": 2.0, "b": 1.5}
+    assert loss.total.item() == 3.5
+
+
+def test_a_frozen_copy_stays_as_it_was_and_no_checkpoint_knows_it():
+    module = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5))
+    holder, rows = nn.Module(), torch.ones(3, 2)
+    before = module.eval()(rows)
+    holder.frozen = Frozen(module.train())
+    with torch.no_grad():
+        module[0].weight.add_(1.0)
+    assert torch.equal(holder.frozen(rows), before)
+    assert not holder.frozen(rows).requires_grad
+    assert list(holder.parameters()) == []
+    assert holder.state_dict() == {}
 
 
 def test_the_documentation_has_a_row_for_every_method_and_points_at_its_equation(name):
     rows = (ROOT / "docs/methods.md").read_text().partition("\n## ")[0]
     (row,) = [line for line in rows.splitlines() if line.startswith(f"| `{name}` |")]
-    path, line = re.search(rf"`(drtune/methods/{name}\.py):(\d+)`", row).groups()
+    path, line = re.search(rf"`(drtune/(?:methods/{name}/method|training/contract)\.py):(\d+)`", row).groups()
     assert (ROOT / path).read_text().splitlines()[int(line) - 1].startswith("    def loss(")
+    own = "loss" in vars(load_method(name))
+    assert path == (f"drtune/methods/{name}/method.py" if own else "drtune/training/contract.py")
     if row.endswith("| below |"):
-        settings = [f"`{field}`" for field in SETTINGS[name].Settings.model_fields]
+        replaced = (PARAMS.raw["methods"][name] or {}).get("train", {})
+        settings = [
+            f"`{field}`" for field in (*SETTINGS[name].model_fields, *(f"train.{key}" for key in replaced))
+        ]
         assert [field for field in settings if field not in (ROOT / "docs/methods.md").read_text()] == []
 
 
 def test_terms_are_named_finite_scalars_with_a_gradient(name):
     method, model = prepared(name)
-    terms = method.loss(model, batch(range(8)))
-    assert terms
-    assert all(isinstance(key, str) and value.ndim == 0 and value.isfinite() for key, value in terms.items())
-    sum(terms.values()).backward()
+    loss = method.loss(model, batch(range(8)))
+    assert loss.terms
+    assert all(
+        isinstance(key, str) and value.ndim == 0 and value.isfinite() for key, value in loss.terms.items()
+    )
+    assert loss.weights.keys() <= loss.terms.keys()
+    loss.total.backward()
     assert model.head.weight.grad.abs().sum() > 0
 
 
@@ -128,7 +168,8 @@ def test_state_round_trip_goes_on_bit_for_bit(name):
     method, model, _ = trained(name, steps=13)
     other_method, other_model = prepared(name)
     other_model.load_state_dict(model.state_dict())
-    other_method.load_state_dict({k: v.clone() for k, v in method.state_dict().items()})
+    other_method.load_state_dict(copy.deepcopy(method.state_dict()))
+    other_method.step = method.step
     losses = []
     for m, net in ((method, model), (other_method, other_model)):
         optimizer = optimizer_of(m, net)
@@ -163,16 +204,57 @@ def test_rare_classes(name, case):
 def test_bfloat16_autocast(name):
     method, model = prepared(name)
     with torch.autocast("cpu", torch.bfloat16):
-        terms = method.loss(model, batch(range(8)))
-        method.after_step(batch(range(8)))
-        again = method.loss(model, batch(range(8, 16)))
+        first = method.loss(model, batch(range(8)))
+        terms = first.terms
+        method.after_step(batch(range(8)), first.kept)
+        again = method.loss(model, batch(range(8, 16))).terms
     assert all(value.isfinite() for value in [*terms.values(), *again.values()])
     full, full_model = prepared(name)
-    exact = full.loss(full_model, batch(range(8)))
+    exact = full.loss(full_model, batch(range(8))).terms
     for key, value in exact.items():
         assert abs(terms[key].item() - value.item()) < 0.05 * max(1.0, abs(value.item()))
 
 
-def test_phases_cover_the_epochs_asked_for(name):
-    method, _ = prepared(name)
-    assert sum(phase.epochs for phase in method.phases(7)) == 7
+WEIGHTS = {
+    "bi_tuning": {"class_contrast": "weight", "projection_contrast": "weight"},
+    "bss": {"shrinkage": "eta"},
+    "core_tuning": {"contrast": "eta"},
+    "delta": {"feature_maps": "alpha", "head_decay": "beta"},
+    "dr_tune": {"distribution": "weight"},
+    "sp": {"start": "alpha", "head": "beta"},
+    "supcon": {"contrast": "weight"},
+}
+"""Method -> term -> the setting that weighs it."""
+
+
+@pytest.mark.parametrize(("name", "fields"), WEIGHTS.items(), ids=WEIGHTS)
+def test_terms_come_without_the_weights_of_the_settings(name, fields):
+    found = []
+    for factor in (1.0, 0.5):
+        method, model = prepared(name)
+        own = PARAMS.method(name)
+        change = {field: factor * getattr(own, field) for field in fields.values()}
+        method.settings = own.model_copy(update=change)
+        found.append(method.loss(model, batch(range(8))))
+        assert {term: found[-1].weights[term] for term in fields} == {
+            term: pytest.approx(change[field]) for term, field in fields.items()
+        }
+    assert found[0].terms == found[1].terms
+
+
+@pytest.mark.parametrize("step", [1, 10])  # DR-Tune turns its bank in the second
+def test_a_step_neither_waits_for_the_device_nor_branches_on_a_tensor(name, step, monkeypatch):
+    method, model = prepared(name)
+    one_step(method, model, range(8), optimizer_of(method, model))
+    method.step = step
+
+    def refuse(*_):
+        raise AssertionError("a value was asked for")
+
+    item = batch(range(8, 16))
+    monkeypatch.setattr(calibration, "nearest_orthogonal", nearest_by_products)  # as on an accelerator
+    for asking in ("item", "tolist", "cpu", "numpy", "__bool__", "__float__", "__int__", "__index__"):
+        monkeypatch.setattr(torch.Tensor, asking, refuse)
+    loss = method.loss(model, item)
+    loss.total.backward()
+    method.after_step(item, loss.kept)

@@ -155,7 +155,7 @@ def test_validation_images_are_decoded_once_for_all_epochs(task, bank, monkeypat
     monkeypatch.setattr(
         PackedSplit, "image", lambda self, row: (decoded.append(self.path.stem), plain(self, row))[1]
     )
-    params = task.params({"train.epochs": 3, "methods.dr_tune.batch_norm": None})
+    params = task.params({"train.epochs": 3, "methods.dr_tune.train": {}})
     kept = fit(params, task.dataset, bank, Hooks())
     assert decoded.count("val") == len(open_split(task.dataset, Split.VAL))
     assert decoded.count("train") == 3 * len(open_split(task.dataset, Split.TRAIN))
@@ -165,7 +165,7 @@ def test_validation_images_are_decoded_once_for_all_epochs(task, bank, monkeypat
 
 
 def test_the_random_weights_belong_to_the_backbone_s_own_seed(task, bank, trainer_of):
-    unconverted = {"methods.dr_tune.batch_norm": None}
+    unconverted = {"methods.dr_tune.train": {}}
     first = trainer_of(task.params(unconverted), task.dataset, bank).model
     other_head = trainer_of(task.params(unconverted | {"train.seed": 1}), task.dataset, bank).model
     assert equal(first.encoder.state_dict(), other_head.encoder.state_dict())
@@ -245,7 +245,7 @@ def test_a_solved_head_is_the_candidate_of_epoch_0(task, bank, trainer_of):
     trainer = trainer_of(task.params(SOLVED_HEAD), task.dataset, bank)
     start = trainer.start
     assert start["epoch"] == 0
-    assert set(start) == {"epoch", "phase", "train_loss", "val_accuracy", "val_accuracy_se", "val_loss"}
+    assert set(start) == {"epoch", "train_loss", "val_accuracy", "val_accuracy_se", "val_loss"}
     scores = {f"val_{name}": value for name, value in trainer.validate().items()}
     assert scores == pytest.approx({name: start[name] for name in scores})
     assert start["val_accuracy"] > 0.7
@@ -255,7 +255,11 @@ def test_a_solved_head_is_the_candidate_of_epoch_0(task, bank, trainer_of):
 @pytest.mark.parametrize("own", [None, 0.1])
 def test_dr_tune_starts_from_its_own_share_of_the_solved_head(task, bank, trainer_of, own):
     whole = trainer_of(task.params(SOLVED_HEAD | {"train.method": "finetune"}), task.dataset, bank)
-    change = {"train.method": "dr_tune", "train.head_scale": 0.5, "methods.dr_tune.head_scale": own}
+    change = {
+        "train.method": "dr_tune",
+        "train.head_scale": 0.5,
+        "methods.dr_tune.train": {} if own is None else {"head_scale": own},
+    }
     trainer = trainer_of(task.params(SOLVED_HEAD | change), task.dataset, bank)
     scale = 0.5 if own is None else own
     torch.testing.assert_close(trainer.model.head.weight, scale * whole.model.head.weight)
@@ -267,7 +271,11 @@ def test_dr_tune_starts_from_its_own_share_of_the_solved_head(task, bank, traine
 
 @pytest.mark.parametrize(("own", "used"), [(None, "eval"), ("converted", "converted")])
 def test_dr_tune_has_a_mode_of_batch_norm_of_its_own(task, bank, trainer_of, own, used):
-    change = {"train.method": "dr_tune", "train.batch_norm": "eval", "methods.dr_tune.batch_norm": own}
+    change = {
+        "train.method": "dr_tune",
+        "train.batch_norm": "eval",
+        "methods.dr_tune.train": {} if own is None else {"batch_norm": own},
+    }
     assert trainer_of(task.params(change), task.dataset, bank).settings.batch_norm == used
 
 
@@ -276,8 +284,8 @@ def test_batches_of_one_image_are_refused_where_batch_norm_would_normalise_by_th
     lone = {"train.batch_size": 1, "train.epochs": 1}
     fault = rf"batch_size 1 makes batches of a single one of the 18 training.*batch_norm: {mode} normalises"
     with pytest.raises(TrainingError, match=fault):
-        fit(task.params(lone | {"methods.dr_tune.batch_norm": mode}), task.dataset, bank, Hooks())
-    params = task.params(lone | {"methods.dr_tune.batch_norm": "eval"})
+        fit(task.params(lone | {"methods.dr_tune.train.batch_norm": mode}), task.dataset, bank, Hooks())
+    params = task.params(lone | {"methods.dr_tune.train.batch_norm": "eval"})
     assert fit(params, task.dataset, bank, Hooks()).progress.epoch == 1
     probe = task.params(lone | {"train.method": "linear_probe", "train.batch_norm": mode})
     assert fit(probe, task.dataset, bank, Hooks()).progress.epoch == 1, "its encoder is in eval mode"

@@ -1,3 +1,4 @@
+import copy
 import itertools
 import math
 
@@ -8,12 +9,13 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from drtune.backbones.classifier import Classifier
+from drtune.backbones.projection import projection_head
 from drtune.base.errors import TrainingError
 from drtune.base.seeding import generator
 from drtune.base.settings import Settings
 from drtune.data.batch import Batch
 from drtune.methods.finetune.method import FineTune
-from drtune.training.contract import Phase, Stateless
+from drtune.training.contract import Loss, Method
 from drtune.training.loop import Hooks, Trainer, set_mode
 from drtune.training.settings import TrainSettings
 
@@ -87,24 +89,24 @@ def trainer(model, hooks=None, method=None, **change):
     return Trainer(model, method or FineTune(Settings(), s), None, *loaders(), s, hooks or Hooks())
 
 
-class TwoPhases(FineTune):
-    """Head first, then everything; counts what it was told."""
+class Projecting(Method):
+    """Has all that a method may have: a trained layer, a buffer, a frozen parameter, something to keep."""
 
-    def __init__(self, s):
-        super().__init__(Settings(), s)
-        self.steps = torch.zeros(1)
+    def prepare(self, model, bank, batches):
+        self.layer = projection_head((8, 3), generator(0, "projection"))
+        self.register_buffer("seen", torch.zeros(1))
+        self.still = nn.Parameter(torch.ones(2), requires_grad=False)
+        self.steps = []
 
-    def phases(self, epochs):
-        return [Phase("probe", epochs // 2, "head"), Phase("all", epochs - epochs // 2)]
+    def loss(self, model, batch):
+        features, logits = model(batch.images)
+        self.steps.append(self.step)
+        pull = self.layer(features).square().mean()
+        terms = {"cross_entropy": self.cross_entropy(logits, batch.labels), "pull": pull}
+        return Loss(terms, {"pull": 0.01 * self.step}, kept=features.detach())
 
-    def after_step(self, batch):
-        self.steps += len(batch.labels)
-
-    def state_dict(self):
-        return {"steps": self.steps.clone()}
-
-    def load_state_dict(self, state):
-        self.steps = state["steps"].clone()
+    def after_step(self, batch, kept):
+        self.seen += kept.abs().mean()
 
 
 def test_it_learns_and_reports_every_epoch_and_step():
@@ -115,7 +117,7 @@ def test_it_learns_and_reports_every_epoch_and_step():
     assert done.history[-1]["train_loss"] < 0.7 * done.history[0]["train_loss"]
     assert [r["epoch"] for r in done.history] == [1, 2, 3, 4]
     assert set(done.history[0]) == {
-        "epoch", "phase", "train_loss", "loss/cross_entropy", "lr_backbone", "lr_head",
+        "epoch", "train_loss", "loss/cross_entropy", "lr_backbone", "lr_head",
         "val_accuracy", "val_accuracy_se", "val_loss",
     }  # fmt: skip
     steps = [(values, step) for name, values, step in events if name == "step"]
@@ -159,7 +161,7 @@ def test_a_killed_training_goes_on_bit_for_bit(tmp_path, kill_at, variant):
     def start(hooks):
         model = classifier(dropout=0.3)
         torch.manual_seed(3)
-        return trainer(model, hooks, TwoPhases(settings()), **variant), model
+        return trainer(model, hooks, Projecting(Settings(), settings()), **variant), model
 
     whole, whole_model = start(Hooks())
     expected = whole.run()
@@ -186,45 +188,70 @@ def test_a_killed_training_goes_on_bit_for_bit(tmp_path, kill_at, variant):
         torch.equal(a, b)
         for a, b in zip(rest_model.state_dict().values(), whole_model.state_dict().values(), strict=True)
     )
-    assert torch.equal(rest.method.steps, whole.method.steps)
+    for name, value in whole.method.state_dict().items():
+        assert torch.equal(rest.method.state_dict()[name], value), name
+    assert whole.method.steps == list(range(12))
+    assert rest.method.steps == list(range((kill_at - 1) // 3 * 3, 12)), "from the last whole epoch on"
+
+
+def test_what_a_method_may_train_is_trained_and_nothing_else_of_it():
+    t = trainer(classifier(), method=Projecting(Settings(), settings()))
+    start = copy.deepcopy(t.method.state_dict())
+    record = t.run().history[-1]
+    moved = {name for name, value in t.method.state_dict().items() if not torch.equal(value, start[name])}
+    assert moved == {"layer.0.weight", "layer.0.bias", "seen"}
+    assert record["lr_method"] == record["lr_head"]
+
+
+def test_terms_are_reported_without_their_weights_and_the_weights_beside_them():
+    events = []
+    hooks = Hooks(on_event=lambda *event: events.append(event))
+    done = trainer(classifier(), hooks, Projecting(Settings(), settings())).run()
+    steps = [values for name, values, _ in events if name == "step"]
+    for number, values in enumerate(steps):
+        total = values["loss/cross_entropy"] + 0.01 * number * values["loss/pull"]
+        assert values["loss"] == pytest.approx(total, rel=1e-5)
+    assert [record["weight/pull"] for record in done.history] == [0.02, 0.05, 0.08, 0.11], "of the last step"
+    assert "weight/cross_entropy" not in done.history[0]
+    mean = sum(values["loss/pull"] for values in steps[:3]) / 3
+    assert done.history[0]["loss/pull"] == pytest.approx(mean, abs=1e-6)
 
 
 def test_a_finished_training_is_not_run_again(tmp_path):
     first = trainer(classifier(), Hooks(checkpoints=tmp_path)).run()
 
-    def never(*_):
-        raise AssertionError("a step was run")
-
-    again = trainer(classifier(), Hooks(on_progress=never, checkpoints=tmp_path)).run()
+    seen = []
+    hooks = Hooks(on_progress=lambda *p: seen.append(p), checkpoints=tmp_path)
+    again = trainer(classifier(), hooks).run()
+    assert seen == [(12, 12)], "no step was run"
     assert again.history == first.history
     assert list(again.best_state) == list(first.best_state)
 
 
-def test_a_head_phase_leaves_the_encoder_and_its_statistics_alone():
+def test_a_method_that_trains_the_head_leaves_the_encoder_and_its_statistics_alone():
     model = classifier()
     before = {k: v.clone() for k, v in model.encoder.state_dict().items()}
     s = settings(epochs=2)
-    Trainer(model, Probe(Settings(), s), None, *loaders(), s, Hooks()).run()
+    trainer(model, method=Probe(Settings(), s), epochs=2).run()
     assert all(torch.equal(before[k], v) for k, v in model.encoder.state_dict().items())
     assert model.head.weight.abs().max() > 0.01
 
 
 class Probe(FineTune):
-    def phases(self, epochs):
-        return [Phase("probe", epochs, "head")]
+    trains = "head"
 
 
 def test_batch_norm_mode_decides_whether_statistics_move():
     model = classifier()
-    set_mode(model, Phase("all", 1), "eval")
+    set_mode(model, "all", "eval")
     assert model.encoder.training
     assert not model.encoder[1].training
-    set_mode(model, Phase("all", 1), "train")
+    set_mode(model, "all", "train")
     assert model.encoder[1].training
-    set_mode(model, Phase("all", 1), "eval")
-    set_mode(model, Phase("all", 1), "converted")
+    set_mode(model, "all", "eval")
+    set_mode(model, "all", "converted")
     assert model.encoder[1].training
-    set_mode(model, Phase("probe", 1, "head"), "train")
+    set_mode(model, "head", "train")
     assert not model.encoder.training
     assert model.head.training
 
@@ -274,12 +301,10 @@ def test_the_weights_of_the_epoch_that_validation_chooses_are_kept(monitor, scor
     assert t.progress.best["val_accuracy"] == scores[best - 1][0]
 
 
-class Diverging(Stateless):
-    Settings = Settings
-
+class Diverging(Method):
     def loss(self, model, batch):
         _, logits = model(batch.images)
-        return {"sum": logits.sum() * 0, "bad": logits.sum() * math.inf}
+        return Loss({"sum": logits.sum() * 0, "bad": logits.sum() * math.inf})
 
 
 def test_a_loss_that_is_not_finite_names_the_steps_and_the_remedy():
@@ -287,7 +312,7 @@ def test_a_loss_that_is_not_finite_names_the_steps_and_the_remedy():
         TrainingError,
         match=r"no longer finite between steps 1 and 3 of 12; lower train\.lr_backbone \(0\.05\)",
     ):
-        trainer(classifier(), method=Diverging()).run()
+        trainer(classifier(), method=Diverging(Settings(), settings())).run()
 
 
 def test_clipping_bounds_the_gradient():
@@ -330,7 +355,7 @@ def test_wise_ft_keeps_the_weights_between_start_and_end_and_trains_as_without()
 
 
 def test_wise_ft_leaves_a_start_that_is_kept_as_it_is():
-    record = {"epoch": 0, "phase": "start", "train_loss": 0.0, "val_accuracy": 1.0, "val_loss": -1.0}
+    record = {"epoch": 0, "train_loss": 0.0, "val_accuracy": 1.0, "val_loss": -1.0}
     model, s = classifier(), settings(wise_ft=0.5)
     start = {name: value.clone() for name, value in model.state_dict().items()}
     method = FineTune(Settings(), s)

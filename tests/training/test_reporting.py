@@ -5,7 +5,7 @@ import pytest
 from drtune.training import reporting
 from drtune.training.checkpoint import read_checkpoint
 from drtune.training.loop import Hooks
-from drtune.training.reporting import fit_and_report, in_words
+from drtune.training.reporting import fit_and_report, in_words, replacements
 from pipeline import paths
 
 
@@ -28,11 +28,8 @@ def test_steps_and_epochs_are_logged_apart_and_epochs_are_told(finished_stage):
     assert steps == [1, 2, 3, 4, 5, 6], "18 images, 8 a batch, 2 epochs"
     assert epochs(stage.run) == [(1, 3), (2, 6)]
     named = {name for name in stage.run.names if not name.startswith("step/")}
-    assert {"train_loss", "val_accuracy", "val_loss", "loss/distribution"} <= named
-    records = [
-        {name: record[name] for name in record if name != "phase"} for record in fitted.progress.history
-    ]
-    assert told == records
+    assert {"train_loss", "val_accuracy", "val_loss", "loss/distribution", "weight/distribution"} <= named
+    assert told == fitted.progress.history
     assert (stage.run.params, stage.run.artifacts) == ({}, []), "what becomes of it is not decided here"
 
 
@@ -94,7 +91,16 @@ def test_words_of_a_training_leave_out_sums_and_repetitions():
         "loss": 0.5,
         "train_loss": 0.4,
         "loss/cross_entropy": 0.3333333,
+        "weight/cross_entropy": 0.5,
         "lr_head": 0.1,
         "val_accuracy": 0.875,
     }
     assert in_words(values) == "epoch 3  cross_entropy 0.3333  lr_head 0.1  val_accuracy 0.875"
+
+
+def test_what_the_method_replaces_is_said_in_one_line(stage):
+    shipped = {"head_scale": 0.25, "batch_norm": "converted"}
+    text = "dr_tune replaces train.batch_norm: train -> converted, train.head_scale: 1.0 -> 0.25"
+    assert replacements(stage({"methods.dr_tune.train": shipped}).params) == text
+    same = stage({"train.head_scale": 0.25, "methods.dr_tune.train": {"head_scale": 0.25}})
+    assert replacements(same.params) == replacements(stage({"train.method": "bss"}).params) == ""

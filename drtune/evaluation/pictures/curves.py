@@ -1,7 +1,6 @@
 """Confidence against accuracy, and the course of a training."""
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,6 @@ from drtune.evaluation.metrics import ReliabilityBins
 from drtune.evaluation.pictures.style import (
     BLUE,
     CLASS_COLOURS,
-    GREY,
     ORANGE,
     SKY,
     VERMILION,
@@ -77,9 +75,10 @@ def learning_curves(history: Sequence[Mapping[str, Any]], selected_epoch: int | 
     """Losses, terms of the objective, accuracies and learning rates of each epoch.
 
     Args:
-        history: one record an epoch with `epoch` (0 is the start, before training) and any of `phase`,
-            `train_loss`, `loss/<term>`, `train_accuracy`, `val_accuracy`, `val_accuracy_se`, `val_loss`,
-            `lr_backbone`, `lr_head`. What a record lacks leaves a gap; what all lack is left out.
+        history: one record an epoch with `epoch` (0 is the start, before training) and any of
+            `train_loss`, `loss/<term>` and `weight/<term>` (drawn as their product; 1 where there is no
+            weight), `train_accuracy`, `val_accuracy`, `val_accuracy_se`, `val_loss`, `lr_backbone`,
+            `lr_head`. What a record lacks leaves a gap; what all lack is left out.
         selected_epoch: the `epoch` whose weights were kept, marked in each panel; None marks none.
     """
     if not history:
@@ -114,7 +113,7 @@ def draw_lines(axes: Axes, history: Sequence[Mapping[str, Any]], lines: list[Lin
     epochs = [record["epoch"] for record in history]
     marker = "o" if len(history) <= MARKED_EPOCHS else ""
     for key, label, colour in lines:
-        values = [record.get(key) for record in history]
+        values = [value_of(record, key) for record in history]
         if any(value is not None for value in values):
             heights = [float("nan") if value is None else scale * value for value in values]
             axes.plot(epochs, heights, color=colour, marker=marker, label=label)
@@ -125,22 +124,14 @@ def draw_lines(axes: Axes, history: Sequence[Mapping[str, Any]], lines: list[Lin
                 axes.fill_between(epochs, low, high, color=colour, alpha=0.2, linewidth=0, label=label)
 
 
+def value_of(record: Mapping[str, Any], key: str) -> float | None:
+    """What is drawn of a record: a term of the loss with its weight, all else as it is."""
+    value = record.get(key)
+    return None if value is None else value * record.get(f"weight/{key.removeprefix('loss/')}", 1.0)
+
+
 def mark_epochs(axes: Axes, history: Sequence[Mapping[str, Any]], selected_epoch: int | None) -> None:
-    """Mark the epoch that was kept and the borders between phases, and write whole epochs below."""
-    for before, after in pairwise(record for record in history if record["epoch"] > 0):
-        if before.get("phase") != after.get("phase"):
-            border = (before["epoch"] + after["epoch"]) / 2
-            axes.axvline(border, color=GREY, linewidth=1)
-            for record, side in ((before, "right"), (after, "left")):
-                axes.annotate(
-                    f" {record.get('phase')} ",
-                    (border, 1.0),
-                    xycoords=("data", "axes fraction"),
-                    ha=side,
-                    va="top",
-                    size=8,
-                    color=GREY,
-                )
+    """Mark the epoch that was kept, and write whole epochs below."""
     if selected_epoch is not None:
         axes.axvline(selected_epoch, color="black", linestyle=":", label=f"kept: epoch {selected_epoch}")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))

@@ -11,11 +11,10 @@ tllib/regularization/bi_tuning.py of thuml/Transfer-Learning-Library at c4aa59e.
 """
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from drtune.backbones.classifier import Classifier, unwrapped
 from drtune.backbones.projection import projection_head
@@ -24,12 +23,11 @@ from drtune.base.seeding import generator
 from drtune.data.batch import Batch
 from drtune.methods.bi_tuning.queues import ClassQueues
 from drtune.methods.bi_tuning.settings import BiTuningSettings
-from drtune.training.contract import LossTerms, Stateless
+from drtune.training.contract import Loss, Method
 from drtune.training.losses import similarities, supervised_contrast, unit_rows
-from drtune.training.settings import TrainSettings
 
 
-class BiTuning(Stateless):
+class BiTuning(Method):
     """Cross entropy beside two contrasts with queued keys of every class.
 
     The library gives its two encoders two views of an image; a batch here has one, so an image's own key
@@ -38,12 +36,7 @@ class BiTuning(Stateless):
     data set for long.
     """
 
-    Settings = BiTuningSettings
-    projector: nn.Module
-
-    def __init__(self, settings: BiTuningSettings, train: TrainSettings) -> None:
-        self.settings = settings
-        self.seed, self.label_smoothing = train.seed, train.label_smoothing
+    settings: BiTuningSettings
 
     def prepare(self, model: nn.Module, bank: FeatureBank | None, batches: Iterable[Batch]) -> None:
         """Make the linear projector, the slow copies and empty queues."""
@@ -55,11 +48,7 @@ class BiTuning(Stateless):
         self.slow = copy.deepcopy(nn.ModuleDict(slow)).requires_grad_(False)
         self.queues = ClassQueues(classes, use.queue_size, (dim, use.projection_dim), device)
 
-    def parameters(self) -> Iterable[nn.Parameter]:
-        """The projector's; its slow copy follows."""
-        return self.projector.parameters()
-
-    def loss(self, model: nn.Module, batch: Batch) -> LossTerms:
+    def loss(self, model: nn.Module, batch: Batch) -> Loss:
         """Cross entropy, and the two contrasts with the queues as they were before the batch."""
         classifier, labels, use = unwrapped(model), batch.labels, self.settings
         slow_features, slow_projections = self.follow(classifier, batch.images)
@@ -68,12 +57,14 @@ class BiTuning(Stateless):
         if use.class_scores == "cosine":
             features, prototypes = unit_rows(features), unit_rows(prototypes)
             slow_features = unit_rows(slow_features)
-        self.keys = (slow_features, slow_projections)
-        of_class = self.contrast(prototypes, features, self.queues.tables[0], labels)
-        of_projection = self.contrast(projections, slow_projections, self.queues.tables[1], labels)
-        objective = cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
-        terms = {"cross_entropy": objective, "class_contrast": use.weight * of_class}
-        return {**terms, "projection_contrast": use.weight * of_projection}
+        of_features, of_projections = self.queues.tables
+        terms = {
+            "cross_entropy": self.cross_entropy(logits, labels),
+            "class_contrast": self.contrast(prototypes, features, of_features, labels),
+            "projection_contrast": self.contrast(projections, slow_projections, of_projections, labels),
+        }
+        weights = {"class_contrast": use.weight, "projection_contrast": use.weight}
+        return Loss(terms, weights, kept=(slow_features, slow_projections))
 
     @torch.no_grad()
     def follow(self, classifier: Classifier, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -104,17 +95,6 @@ class BiTuning(Stateless):
         )
         return entropy - positives.sum(dim=1).log().mean()
 
-    def after_step(self, batch: Batch) -> None:
+    def after_step(self, batch: Batch, kept: tuple[Tensor, Tensor]) -> None:
         """Put the batch's keys into the queues of their classes."""
-        self.queues.push(self.keys, batch.labels)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """The projector, the slow copies, the queues and how much each has seen."""
-        state = {f"projector.{name}": value for name, value in self.projector.state_dict().items()}
-        state |= {f"slow.{name}": value for name, value in self.slow.state_dict().items()}
-        return state | {f"queues.{name}": value for name, value in self.queues.state_dict().items()}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take back what `state_dict` returned, after `prepare` with the same settings."""
-        for name, value in self.state_dict().items():
-            value.copy_(state[name])
+        self.queues.push(kept, batch.labels)

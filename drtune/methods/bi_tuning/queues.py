@@ -1,12 +1,12 @@
 """The last K keys that a training has seen of each class."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
-class ClassQueues:
+class ClassQueues(nn.Module):
     """First in, first out: for each of C classes K keys, each of them a row in every table.
 
     Row number j ever pushed of a class (from 0) stands in its slot j mod K. Nothing loops over classes or
@@ -19,19 +19,27 @@ class ClassQueues:
         device: where the tables live.
 
     Attributes:
-        tables: each [C, K, D] float32; slots that are not filled hold zeros.
         pushed: [C] int64 rows ever pushed by class.
     """
 
+    pushed: Tensor
+
     def __init__(self, num_classes: int, capacity: int, widths: Sequence[int], device: torch.device) -> None:
-        self.tables = [torch.zeros(num_classes, capacity, width, device=device) for width in widths]
-        self.pushed = torch.zeros(num_classes, dtype=torch.int64, device=device)
+        super().__init__()
+        self.capacity, self.names = capacity, [f"table{number}" for number in range(len(widths))]
+        for name, width in zip(self.names, widths, strict=True):
+            self.register_buffer(name, torch.zeros(num_classes, capacity, width, device=device))
+        self.register_buffer("pushed", torch.zeros(num_classes, dtype=torch.int64, device=device))
+
+    @property
+    def tables(self) -> list[Tensor]:
+        """Each [C, K, D] float32; slots that are not filled hold zeros."""
+        return [self.get_buffer(name) for name in self.names]
 
     @property
     def filled(self) -> Tensor:
         """[C, K] mask of the slots that hold a key."""
-        capacity = self.tables[0].shape[1]
-        return torch.arange(capacity, device=self.pushed.device) < self.pushed[:, None]
+        return torch.arange(self.capacity, device=self.pushed.device) < self.pushed[:, None]
 
     def filled_of(self, labels: Tensor) -> Tensor:
         """[B, C, K] mask of the filled slots of each label's own class, for labels [B]."""
@@ -46,7 +54,7 @@ class ClassQueues:
             rows: for each table [B, D].
             labels: [B].
         """
-        classes, capacity, _ = self.tables[0].shape
+        classes, capacity = len(self.pushed), self.capacity
         same = labels[:, None] == labels
         slot = labels * capacity + (self.pushed[labels] + same.tril(-1).sum(dim=1)) % capacity
         # Rows that mean the same slot all write the last of them, so that their order does not matter.
@@ -55,13 +63,3 @@ class ClassQueues:
         for table, fresh in zip(self.tables, rows, strict=True):
             table.view(classes * capacity, -1)[slot] = fresh[last].float()
         self.pushed += (labels[:, None] == index[:classes]).sum(dim=0)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """All slots, and how many rows each class has seen."""
-        tables = {f"table{number}": table for number, table in enumerate(self.tables)}
-        return {**tables, "pushed": self.pushed}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take back what `state_dict` returned, from queues of the same size."""
-        for name, value in self.state_dict().items():
-            value.copy_(state[name])

@@ -11,12 +11,10 @@ ff06720.
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from drtune.data.batch import Batch
 from drtune.methods.bss.settings import BSSSettings
-from drtune.training.contract import LossTerms, Stateless
-from drtune.training.settings import TrainSettings
+from drtune.training.contract import Loss, Method
 
 
 def spectral_shrinkage(features: Tensor, k: int) -> Tensor:
@@ -32,20 +30,19 @@ def spectral_shrinkage(features: Tensor, k: int) -> Tensor:
     return values[-k:].square().sum()
 
 
-class BSS(Stateless):
+class BSS(Method):
     """Batch spectral shrinkage of the features before the head.
 
     The sum is not divided by B, in the paper and here: it grows with the batch.
     """
 
-    Settings = BSSSettings
+    settings: BSSSettings
 
-    def __init__(self, settings: BSSSettings, train: TrainSettings) -> None:
-        self.eta, self.k = settings.eta, settings.k
-        self.label_smoothing = train.label_smoothing
-
-    def loss(self, model: nn.Module, batch: Batch) -> LossTerms:
+    def loss(self, model: nn.Module, batch: Batch) -> Loss:
         """Mean cross entropy of the batch, and the shrinkage of its features."""
         features, logits = model(batch.images)
-        objective = cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)
-        return {"cross_entropy": objective, "shrinkage": self.eta * spectral_shrinkage(features, self.k)}
+        terms = {
+            "cross_entropy": self.cross_entropy(logits, batch.labels),
+            "shrinkage": spectral_shrinkage(features, self.settings.k),
+        }
+        return Loss(terms, {"shrinkage": self.settings.eta})

@@ -11,12 +11,12 @@ Self-Supervised Visual Models via Contrast-Regularized Fine-Tuning", NeurIPS 202
 code Vanint/Core-tuning, Core-tuning.py:137-273,424-429 at f70e1bf.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, one_hot
+from torch.nn.functional import one_hot
 
 from drtune.backbones.classifier import unwrapped
 from drtune.backbones.projection import projection_head
@@ -25,12 +25,11 @@ from drtune.base.seeding import derive, generator
 from drtune.data.batch import Batch
 from drtune.methods.core_tuning.mixing import hard_pairs, mix, mixing, same_labels
 from drtune.methods.core_tuning.settings import CoreTuningSettings
-from drtune.training.contract import LossTerms, Stateless
+from drtune.training.contract import Loss, Method
 from drtune.training.losses import not_self, similarities, supervised_contrast, unit_rows
-from drtune.training.settings import TrainSettings
 
 
-class CoreTuning(Stateless):
+class CoreTuning(Method):
     """Contrast-regularised fine-tuning; `faithful` decides where paper and official code differ.
 
     | | paper | official_code |
@@ -40,13 +39,7 @@ class CoreTuning(Stateless):
     | originals | with gradient | cut from the encoder: it learns through mixed rows alone (C5) |
     """
 
-    Settings = CoreTuningSettings
-    projector: nn.Module
-
-    def __init__(self, settings: CoreTuningSettings, train: TrainSettings) -> None:
-        self.settings = settings
-        self.seed, self.label_smoothing = train.seed, train.label_smoothing
-        self.step = 0
+    settings: CoreTuningSettings
 
     def prepare(self, model: nn.Module, bank: FeatureBank | None, batches: Iterable[Batch]) -> None:
         """Make the projection head D - D - projection_dim (Core-tuning.py:137-146)."""
@@ -55,11 +48,7 @@ class CoreTuning(Stateless):
         self.projector = projection_head(widths, generator(self.seed, "core_tuning", "projector"))
         self.projector.to(head.weight.device)
 
-    def parameters(self) -> Iterable[nn.Parameter]:
-        """The projection head's."""
-        return self.projector.parameters()
-
-    def loss(self, model: nn.Module, batch: Batch) -> LossTerms:
+    def loss(self, model: nn.Module, batch: Batch) -> Loss:
         """Both terms on the mixed rows of the batch."""
         features, labels = model(batch.images).features.float(), batch.labels
         head, official = unwrapped(model).head, self.settings.faithful == "official_code"
@@ -68,7 +57,6 @@ class CoreTuning(Stateless):
         if official:
             rows = torch.cat([features.detach(), rows[len(labels) :]])
         targets = mix(one_hot(labels, head.out_features).float(), mixed)
-        objective = cross_entropy(head(rows), targets, label_smoothing=self.label_smoothing)
         units, others = unit_rows(self.projector(rows)), not_self(len(rows), rows.device)
         contrast = supervised_contrast(
             similarities(units, units, self.settings.temperature),
@@ -78,27 +66,16 @@ class CoreTuning(Stateless):
             divide_by="columns" if official else "positives",
             average_over="with_positives",
         )
-        return {"cross_entropy": objective, "contrast": self.settings.eta * contrast}
+        terms = {"cross_entropy": self.cross_entropy(head(rows), targets), "contrast": contrast}
+        return Loss(terms, {"contrast": self.settings.eta})
 
     def draw(self, size: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """The step's random choices, each [B]: permutation, shares of negatives, shares of positives."""
+        """Random choices, each [B], a function of seed and step: permutation, two kinds of shares.
+
+        The shares are those of hard negatives and of hard positives.
+        """
         random = np.random.default_rng(derive(self.seed, "core_tuning", self.step))
         order = torch.from_numpy(random.permutation(size)).to(device)
         shares = random.beta(self.settings.alpha, self.settings.alpha, (2, size)).astype(np.float32)
         negative, positive = torch.from_numpy(shares).to(device)
         return order, negative, positive
-
-    def after_step(self, batch: Batch) -> None:
-        """Count, because the random choices are a function of the step."""
-        self.step += 1
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """The projection head and the number of steps done."""
-        state = {f"projector.{name}": value for name, value in self.projector.state_dict().items()}
-        return {**state, "step": torch.tensor(self.step)}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take back what `state_dict` returned, after `prepare` with the same settings."""
-        names = self.projector.state_dict()
-        self.projector.load_state_dict({name: state[f"projector.{name}"] for name in names})
-        self.step = int(state["step"])

@@ -10,7 +10,6 @@ stands in `drtune/backbones/batch_norm.py`.
 from collections.abc import Iterable
 
 from torch import nn
-from torch.nn.functional import cross_entropy
 
 from drtune.backbones.batch_norm import convert_batch_norms, convertible
 from drtune.backbones.classifier import unwrapped
@@ -18,11 +17,10 @@ from drtune.banks.bank import FeatureBank
 from drtune.base.errors import TrainingError
 from drtune.data.batch import Batch
 from drtune.methods.daft.settings import DAFTSettings
-from drtune.training.contract import LossTerms, Stateless
-from drtune.training.settings import TrainSettings
+from drtune.training.contract import Method
 
 
-class DAFT(Stateless):
+class DAFT(Method):
     """Cross entropy after batch norm conversion; linear probing and fine-tuning in one.
 
     The zero head sends no gradient into the encoder at first, and learns at a rate of its own,
@@ -30,11 +28,7 @@ class DAFT(Stateless):
     those of phase 1 leave out the conversion and keep batch norm in eval mode; phase 2 has both, as here.
     """
 
-    Settings = DAFTSettings
-
-    def __init__(self, settings: DAFTSettings, train: TrainSettings) -> None:
-        self.statistics = settings.statistics
-        self.label_smoothing = train.label_smoothing
+    settings: DAFTSettings
 
     def prepare(self, model: nn.Module, bank: FeatureBank | None, batches: Iterable[Batch]) -> None:
         """Convert the encoder's batch norms in one pass over the images.
@@ -51,9 +45,4 @@ class DAFT(Stateless):
                 "has none with running statistics, weight and bias; choose lp_ft or finetune, which do "
                 "without, or a backbone with batch norm"
             )
-        convert_batch_norms(encoder, (batch.images for batch in batches), self.statistics)
-
-    def loss(self, model: nn.Module, batch: Batch) -> LossTerms:
-        """Mean cross entropy of the batch."""
-        _, logits = model(batch.images)
-        return {"cross_entropy": cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)}
+        convert_batch_norms(encoder, (batch.images for batch in batches), self.settings.statistics)

@@ -9,21 +9,19 @@ batch. Li, Xiong, Wang, Rao, Liu, Chen, Huan, ICLR 2019 (arXiv 1901.09229); offi
 regulariser train.py:167-178 and weights train.py:109-116 at 6a8efc9, rises channel_eval.py at 45054d4.
 """
 
-import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from drtune.backbones.classifier import eval_mode, unwrapped
 from drtune.banks.bank import FeatureBank
 from drtune.data.batch import Batch
 from drtune.methods.delta.feature_maps import by_channel, chosen_layers, loss_rises, outputs_of, widths_of
 from drtune.methods.delta.settings import DELTASettings
-from drtune.training.contract import LossTerms, Stateless
+from drtune.training.contract import Frozen, Loss, Method
 from drtune.training.settings import TrainSettings
 
 LAYERS = "methods.delta.layers"
@@ -45,7 +43,7 @@ def channel_weights(rises: Tensor) -> Tensor:
     return torch.softmax(scores / TEMPERATURE, dim=0).float()
 
 
-class DELTA(Stateless):
+class DELTA(Method):
     """Behavioural regularisation with channel attention.
 
     `layers: auto` takes what the stages return; the official code takes the last convolution of each stage's
@@ -53,11 +51,12 @@ class DELTA(Stateless):
     the head that the official code trains for ten epochs before it measures the rises.
     """
 
-    Settings = DELTASettings
+    settings: DELTASettings
+    attention: Tensor
 
     def __init__(self, settings: DELTASettings, train: TrainSettings) -> None:
-        self.settings = settings
-        self.label_smoothing, self.dtype = train.label_smoothing, DTYPES.get(train.precision)
+        super().__init__(settings, train)
+        self.dtype = DTYPES.get(train.precision)
 
     def prepare(self, model: nn.Module, bank: FeatureBank | None, batches: Iterable[Batch]) -> None:
         """Keep a frozen copy of the encoder, and weigh the channels of each layer.
@@ -67,48 +66,45 @@ class DELTA(Stateless):
         """
         classifier, use = unwrapped(model), self.settings
         self.layers = chosen_layers(classifier.encoder, use.layers, LAYERS)
-        self.source = copy.deepcopy(classifier.encoder).requires_grad_(False).eval()
-        widths = widths_of(self.source, self.layers, next(iter(batches)).images, LAYERS)
+        self.source = Frozen(classifier.encoder)
+        self.widths = widths_of(self.source.module, self.layers, next(iter(batches)).images, LAYERS)
         if use.channel_weights == "loss":
             with eval_mode(classifier):
-                rises = loss_rises(classifier, widths, islice(batches, use.attention_batches))
+                rises = loss_rises(classifier, self.widths, islice(batches, use.attention_batches))
         else:
             device = classifier.head.weight.device
-            rises = {name: torch.zeros(width, device=device) for name, width in widths.items()}
-        self.weights = {name: channel_weights(values) for name, values in rises.items()}
+            rises = {name: torch.zeros(width, device=device) for name, width in self.widths.items()}
+        self.register_buffer("attention", torch.cat([channel_weights(values) for values in rises.values()]))
 
-    @torch.no_grad()
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """Layer -> w [C]."""
+        widths = self.widths
+        return dict(zip(widths, torch.split(self.attention, [*widths.values()]), strict=True))
+
     def source_outputs(self, images: Tensor) -> dict[str, Tensor]:
         """What the layers of the pretrained encoder return, in the precision that the model trains in."""
         context: AbstractContextManager[object] = nullcontext()
         if self.dtype is not None:
             context = torch.autocast(images.device.type, self.dtype)
-        with context, outputs_of(self.source, self.layers) as found:
+        with context, outputs_of(self.source.module, self.layers) as found:
             self.source(images)
         return found
 
-    def loss(self, model: nn.Module, batch: Batch) -> LossTerms:
+    def loss(self, model: nn.Module, batch: Batch) -> Loss:
         """Cross entropy, distance of the maps from the source's, and the head's decay."""
         classifier, use = unwrapped(model), self.settings
         with outputs_of(classifier.encoder, self.layers) as tuned:
             _, logits = model(batch.images)
         distances, source = [], self.source_outputs(batch.images)
         for name, weights in self.weights.items():
-            now, before = (by_channel(found[name], self.source) for found in (tuned, source))
+            now, before = (by_channel(found[name], classifier.encoder) for found in (tuned, source))
             distances.append(map_distance(now, before, weights))
         scale = use.alpha / (len(batch.labels) if use.reduction == "mean" else 1)
         head = torch.stack([parameter.square().sum() for parameter in classifier.head.parameters()]).sum()
-        return {
-            "cross_entropy": cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing),
-            "feature_maps": scale * torch.stack(distances).sum(),
-            "head_decay": 0.5 * use.beta * head,
+        terms = {
+            "cross_entropy": self.cross_entropy(logits, batch.labels),
+            "feature_maps": torch.stack(distances).sum(),
+            "head_decay": 0.5 * head,
         }
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """The channel weights."""
-        return {f"weights.{name}": values for name, values in self.weights.items()}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take back what `state_dict` returned, after `prepare` with the same settings."""
-        for name, values in self.weights.items():
-            values.copy_(state[f"weights.{name}"])
+        return Loss(terms, {"feature_maps": scale, "head_decay": use.beta})

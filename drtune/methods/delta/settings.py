@@ -9,7 +9,7 @@ from drtune.training.settings import TrainSettings
 
 
 class DELTASettings(Settings):
-    """`methods.delta`; `weight_decay` replaces that of `train`."""
+    """`methods.delta`."""
 
     layers: Literal["auto"] | Annotated[list[str], Field(min_length=1)]
     alpha: Positive
@@ -17,7 +17,6 @@ class DELTASettings(Settings):
     channel_weights: Literal["uniform", "loss"]
     attention_batches: Count
     reduction: Literal["sum", "mean"]
-    weight_decay: NonNegative | None
 
     def cross_faults(self, train: TrainSettings) -> list[tuple[str, str]]:
         """Faults that only show beside `train`."""

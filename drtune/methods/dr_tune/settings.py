@@ -3,11 +3,11 @@
 from typing import Literal
 
 from drtune.base.settings import Count, Positive, Settings
-from drtune.training.settings import BatchNormMode, TrainSettings
+from drtune.training.settings import TrainSettings
 
 
 class DRTuneSettings(Settings):
-    """`methods.dr_tune`; the paper's form and the code's: docs/methods.md. The last two replace train's."""
+    """`methods.dr_tune`; the paper's form and the code's: docs/methods.md."""
 
     weight: Positive | Literal["bank_over_batch"]
     loss_scale: Literal["sum", "mean"]
@@ -23,8 +23,6 @@ class DRTuneSettings(Settings):
     confidence: Literal["cosine", "dot", "off"]
     temperature: Positive
     rescale: Literal["batch", "off"]
-    head_scale: Positive | None
-    batch_norm: BatchNormMode | None
 
     def cross_faults(self, train: TrainSettings) -> list[tuple[str, str]]:
         """Faults that only show beside `train`."""

@@ -8,24 +8,8 @@ Out-of-Distribution", ICLR 2022 (arXiv 2202.10054); official code AnanyaKumar/tr
 Step 1 is `train.head_init: bank`: `drtune/training/head_start.py` solves it before the first step.
 """
 
-from torch import nn
-from torch.nn.functional import cross_entropy
-
-from drtune.data.batch import Batch
-from drtune.methods.lp_ft.settings import LPFTSettings
-from drtune.training.contract import LossTerms, Stateless
-from drtune.training.settings import TrainSettings
+from drtune.training.contract import Method
 
 
-class LPFT(Stateless):
+class LPFT(Method):
     """Cross entropy on all parameters, from the solved head on."""
-
-    Settings = LPFTSettings
-
-    def __init__(self, settings: LPFTSettings, train: TrainSettings) -> None:
-        self.label_smoothing = train.label_smoothing
-
-    def loss(self, model: nn.Module, batch: Batch) -> LossTerms:
-        """Mean cross entropy of the batch."""
-        _, logits = model(batch.images)
-        return {"cross_entropy": cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)}

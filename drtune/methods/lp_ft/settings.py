@@ -1,16 +1,15 @@
 """`methods.lp_ft` in params.yaml."""
 
-from typing import Literal
-
 from drtune.base.settings import Settings
-from drtune.training.settings import BatchNormMode
+from drtune.training.settings import TrainSettings
 
 
 class LPFTSettings(Settings):
-    """`methods.lp_ft`; both replace train's: without the solved head it would be plain fine-tuning.
+    """`methods.lp_ft`: none of its own; what it replaces of `train` makes it what it is."""
 
-    `batch_norm: eval` is the official experiment `lp_then_ft_valmode`; null leaves train's.
-    """
-
-    head_init: Literal["bank"]
-    batch_norm: BatchNormMode | None
+    def cross_faults(self, train: TrainSettings) -> list[tuple[str, str]]:
+        """Faults that only show beside `train`."""
+        if train.head_init == "bank":
+            return []
+        what = f"expected 'bank', got {train.head_init!r}: without the solved head lp_ft is plain fine-tuning"
+        return [("train.head_init", f"{what}; set methods.lp_ft.train.head_init: bank, or another method")]

@@ -6,28 +6,26 @@
     gl_sp, gl_sp_fisher   Omega(d) = sum_g s_g ( sum_{j in g} F_j d_j² )^(1/2),  s_g = sqrt(p_g)
 
 w0 is the encoder's start, g an output channel's fan-in of p_g weights, F the diagonal of the Fisher
-information (`drtune/fisher.py`), 1 without `_fisher`. Li, Grandvalet, Davoine, "Explicit Inductive Bias for
+information (`fisher.py`), 1 without `_fisher`. Li, Grandvalet, Davoine, "Explicit Inductive Bias for
 Transfer Learning with Convolutional Networks", ICML 2018 (arXiv 1802.01483); official code
 holyseven/TransferLearningClassification, model/network_base.py:138-447 at 1426356.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from drtune.backbones.classifier import Classifier, unwrapped
 from drtune.banks.bank import FeatureBank
 from drtune.data.batch import Batch
 from drtune.methods.sp.fisher import fisher_diagonal
 from drtune.methods.sp.settings import SPSettings
-from drtune.training.contract import LossTerms, Stateless
-from drtune.training.settings import TrainSettings
+from drtune.training.contract import Loss, Method
 
 
-class SP(Stateless):
+class SP(Method):
     """Cross entropy, the penalty on the way gone from the start, and L2 on the new head.
 
     `l1_sp`, `gl_sp` and `gl_sp_fisher` are smoothed, not proximal: weights come near w0 but not onto it. The
@@ -36,30 +34,30 @@ class SP(Stateless):
     first epoch.
     """
 
-    Settings = SPSettings
-
-    def __init__(self, settings: SPSettings, train: TrainSettings) -> None:
-        self.settings = settings
-        self.half = 0.5 if settings.half else 1.0
-        self.label_smoothing = train.label_smoothing
+    settings: SPSettings
+    start: Tensor
+    importance: Tensor | None
 
     def prepare(self, model: nn.Module, bank: FeatureBank | None, batches: Iterable[Batch]) -> None:
         """Keep w0 and, for the penalties weighted by it, F of at most `fisher_samples` images."""
         use, classifier = self.settings, unwrapped(model)
         weights = penalised(classifier.encoder, use.parameters)
-        self.start, self.shapes = joined(weights).detach(), [groups_of(weight) for weight in weights]
-        self.importance: Tensor | None = None
+        self.shapes = [groups_of(weight) for weight in weights]
+        self.register_buffer("start", joined(weights).detach(), persistent=False)
+        self.register_buffer("importance", None)
         if use.penalty.endswith("fisher"):
             images = islice((image for batch in batches for image in batch.images), use.fisher_samples)
             self.importance = fisher_diagonal(classifier, weights, images) + use.fisher_eps
 
-    def loss(self, model: nn.Module, batch: Batch) -> LossTerms:
+    def loss(self, model: nn.Module, batch: Batch) -> Loss:
         """Cross entropy of the batch and the penalties of the weights as they are, in float32."""
         use, classifier = self.settings, unwrapped(model)
-        _, logits = model(batch.images)
-        entropy = cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)
-        head = self.half * squared(joined(penalised(classifier.head, use.parameters)))
-        return {"cross_entropy": entropy, "start": use.alpha * self.way(classifier), "head": use.beta * head}
+        terms = {
+            "cross_entropy": self.cross_entropy(model(batch.images).logits, batch.labels),
+            "start": self.way(classifier),
+            "head": use.factor * squared(joined(penalised(classifier.head, use.parameters))),
+        }
+        return Loss(terms, {"start": use.alpha, "head": use.beta})
 
     def way(self, model: Classifier) -> Tensor:
         """Omega of the way that the encoder has gone from its start."""
@@ -69,16 +67,7 @@ class SP(Stateless):
             return absolute(difference, use.smoothing)
         if use.penalty.startswith("gl"):
             return grouped(difference, self.shapes, use.smoothing, self.importance)
-        return self.half * squared(difference, self.importance)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """F, where it is used; w0 is where every training with these settings starts."""
-        return {} if self.importance is None else {"importance": self.importance}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take back what `state_dict` returned, after `prepare` with the same settings."""
-        if self.importance is not None:
-            self.importance.copy_(state["importance"])
+        return use.factor * squared(difference, self.importance)
 
 
 def penalised(module: nn.Module, which: str) -> list[nn.Parameter]:

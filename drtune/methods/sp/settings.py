@@ -9,7 +9,7 @@ from drtune.training.settings import TrainSettings
 
 
 class SPSettings(Settings):
-    """`methods.sp`; `weight_decay` replaces train's, whose place the two penalties take."""
+    """`methods.sp`."""
 
     penalty: Literal["l2_sp", "l2_sp_fisher", "l1_sp", "gl_sp", "gl_sp_fisher"]
     alpha: NonNegative
@@ -19,7 +19,11 @@ class SPSettings(Settings):
     smoothing: Annotated[float, Field(ge=1e-30)]
     fisher_eps: NonNegative
     fisher_samples: Count
-    weight_decay: NonNegative | None
+
+    @property
+    def factor(self) -> float:
+        """Of the squared terms."""
+        return 0.5 if self.half else 1.0
 
     def cross_faults(self, train: TrainSettings) -> list[tuple[str, str]]:
         """Faults that only show beside `train`."""

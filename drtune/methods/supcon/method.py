@@ -8,10 +8,9 @@ Fine-tuning", ICLR 2021 (arXiv 2011.01403). L_SCL: L_out^sup of Khosla et al., "
 Learning", NeurIPS 2020 (arXiv 2004.11362), Eq. 2. u is the feature, or its projection, at unit length.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch import nn
 
 from drtune.backbones.classifier import unwrapped
 from drtune.backbones.projection import projection_head
@@ -19,12 +18,11 @@ from drtune.banks.bank import FeatureBank
 from drtune.base.seeding import generator
 from drtune.data.batch import Batch
 from drtune.methods.supcon.settings import SupConSettings
-from drtune.training.contract import LossTerms, Stateless
+from drtune.training.contract import Loss, Method
 from drtune.training.losses import not_self, similarities, supervised_contrast, unit_rows
-from drtune.training.settings import TrainSettings
 
 
-class SupCon(Stateless):
+class SupCon(Method):
     """Cross entropy and a supervised contrastive loss on one view of each image.
 
     Khosla et al. contrast two views of every image, so that each has a positive. Here, as in Gunel et al.,
@@ -32,12 +30,8 @@ class SupCon(Stateless):
     but counts in the mean, so that a rare pair weighs the same in every batch.
     """
 
-    Settings = SupConSettings
+    settings: SupConSettings
     projector: nn.Module
-
-    def __init__(self, settings: SupConSettings, train: TrainSettings) -> None:
-        self.settings = settings
-        self.seed, self.label_smoothing = train.seed, train.label_smoothing
 
     def prepare(self, model: nn.Module, bank: FeatureBank | None, batches: Iterable[Batch]) -> None:
         """Make the projection head: D - D - projection_dim, or none."""
@@ -48,11 +42,7 @@ class SupCon(Stateless):
             self.projector = projection_head(widths, generator(self.seed, "supcon", "projector"))
         self.projector.to(head.weight.device)
 
-    def parameters(self) -> Iterable[nn.Parameter]:
-        """The projection head's."""
-        return self.projector.parameters()
-
-    def loss(self, model: nn.Module, batch: Batch) -> LossTerms:
+    def loss(self, model: nn.Module, batch: Batch) -> Loss:
         """Both terms, each with its share of the sum."""
         features, logits = model(batch.images)
         units, labels = unit_rows(self.projector(features)), batch.labels
@@ -66,15 +56,5 @@ class SupCon(Stateless):
             divide_by="positives",
             average_over="all",
         )
-        objective = cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
-        share = self.settings.weight
-        return {"cross_entropy": (1 - share) * objective, "contrast": share * contrast}
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """The projection head; nothing without one."""
-        return {f"projector.{name}": value for name, value in self.projector.state_dict().items()}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take back what `state_dict` returned, after `prepare` with the same settings."""
-        names = self.projector.state_dict()
-        self.projector.load_state_dict({name: state[f"projector.{name}"] for name in names})
+        terms = {"cross_entropy": self.cross_entropy(logits, labels), "contrast": contrast}
+        return Loss(terms, {"cross_entropy": 1 - self.settings.weight, "contrast": self.settings.weight})

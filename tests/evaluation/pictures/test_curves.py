@@ -21,17 +21,16 @@ def legend_of(axes):
     return [text.get_text() for text in axes.get_legend().get_texts()]
 
 
-def history_of(epochs, terms=("cross_entropy", "dr_tune"), head_epochs=0):
+def history_of(epochs, terms=("cross_entropy", "dr_tune")):
     return [
         {
             "epoch": epoch,
-            "phase": "head" if epoch <= head_epochs else "train",
             "train_loss": 2.0 / epoch,
             **{f"loss/{term}": 1.0 / epoch for term in terms},
             "train_accuracy": 1 - 0.5 / epoch,
             "val_accuracy": 0.9 - 0.5 / epoch,
             "val_loss": 3.0 / epoch,
-            "lr_backbone": 0.0 if epoch in (epochs, *range(1, head_epochs + 1)) else 0.01,
+            "lr_backbone": 0.0 if epoch == epochs else 0.01,
             "lr_head": 0.3 / epoch,
         }
         for epoch in range(1, epochs + 1)
@@ -120,10 +119,19 @@ def test_missing_numbers_leave_gaps_and_unknown_ones_are_ignored():
     assert rates.get_yscale() == "linear"
 
 
-def test_phases_are_named_beside_their_border():
-    axes = learning_curves(history_of(5, head_epochs=2), 5).axes[0]
-    assert [text.get_text().strip() for text in axes.texts] == ["head", "train"]
-    assert {text.xy[0] for text in axes.texts} == {2.5}
+def test_a_term_is_drawn_with_its_weight_and_nothing_else_is():
+    plain, weighted = history_of(3), [record | {"weight/dr_tune": 0.25} for record in history_of(3)]
+    before, after = (
+        {
+            (panel.get_title(), line.get_label()): line.get_ydata()
+            for panel in figure.axes
+            for line in panel.lines
+        }
+        for figure in (learning_curves(plain, None), learning_curves(weighted, None))
+    )
+    changed = [name for name in before if list(before[name]) != list(after[name])]
+    assert changed == [("Terms of the training loss", "dr_tune")]
+    assert list(after[changed[0]]) == pytest.approx([0.25 * value for value in before[changed[0]]])
 
 
 def test_no_history_says_so():
@@ -132,7 +140,7 @@ def test_no_history_says_so():
 
 @pytest.mark.parametrize(("epochs", "size"), [(0, (900, 300)), (1, (1500, 1080)), (40, (1500, 1080))])
 def test_learning_curves_file(epochs, size, tmp_path):
-    assert size_of(learning_curves(history_of(epochs, head_epochs=1), epochs or None), tmp_path) == size
+    assert size_of(learning_curves(history_of(epochs), epochs or None), tmp_path) == size
 
 
 def test_equal_data_give_equal_bytes(tmp_path):
@@ -145,13 +153,9 @@ def test_equal_data_give_equal_bytes(tmp_path):
         assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
-def test_a_start_before_training_is_a_point_and_no_phase():
-    records = [
-        {"epoch": 0, "phase": "start", "val_loss": 0.9},
-        {"epoch": 1, "phase": "train", "val_loss": 0.5},
-    ]
+def test_a_start_before_training_is_a_point():
+    records = [{"epoch": 0, "val_loss": 0.9}, {"epoch": 1, "val_loss": 0.5}]
     figure = learning_curves(records, selected_epoch=0)
     assert figure.get_suptitle() == "Learning curves, 1 epoch"
     loss = figure.axes[0]
     assert [line.get_xdata().tolist() for line in loss.lines if line.get_label() == "val"] == [[0, 1]]
-    assert not loss.texts

@@ -43,12 +43,12 @@ def train_on(method, model, start, stop, lr=0.05):
     losses = []
     for i in range(start, stop):
         batch = batch_of([(5 * i + j) % N for j in range(8)])
-        loss = sum(method.loss(model, batch).values())
+        loss = method.loss(model, batch)
         optimizer.zero_grad()
-        loss.backward()
+        loss.total.backward()
         optimizer.step()
-        method.after_step(batch)
-        losses.append(loss.item())
+        method.after_step(batch, loss.kept)
+        losses.append(loss.total.item())
     return losses
 
 
@@ -72,12 +72,14 @@ class SlowBiTuning:
 
     def __init__(self, method, model):
         self.use = method.settings
-        self.slow = [copy.deepcopy(p.detach()) for p in (*model.encoder.parameters(), *method.parameters())]
+        self.slow = [
+            copy.deepcopy(p.detach()) for p in (*model.encoder.parameters(), *method.projector.parameters())
+        ]
         self.queues = {c: [] for c in range(C)}
 
     def step(self, method, model, batch):
         m, T, cosine = self.use.key_momentum, self.use.temperature, self.use.class_scores == "cosine"
-        fast = [p.detach() for p in (*model.encoder.parameters(), *method.parameters())]
+        fast = [p.detach() for p in (*model.encoder.parameters(), *method.projector.parameters())]
         self.slow = [m * s + (1 - m) * f for s, f in zip(self.slow, fast, strict=True)]
         W, b, P, q = (numbers(part) for part in self.slow)
         of_class, of_projection, fresh = 0.0, 0.0, []
@@ -113,23 +115,24 @@ def test_the_objective_equals_slow_loops_step_by_step(queue_size, class_scores):
         batch = batch_of(list(rows))
         expected = [0.5 * value for value in slow.step(method, model, batch)]
         entropy = cross_entropy(model(batch.images).logits, batch.labels, label_smoothing=0.1)
-        terms = method.loss(model, batch)
+        loss = method.loss(model, batch)
+        terms = loss.weighted
         assert list(terms) == ["cross_entropy", "class_contrast", "projection_contrast"]
         found = [float(term.detach()) for term in terms.values()]
         np.testing.assert_allclose(found, [float(entropy.detach()), *expected], rtol=1e-4, atol=1e-6)
         optimizer.zero_grad()
-        sum(terms.values()).backward()
+        loss.total.backward()
         optimizer.step()
-        method.after_step(batch)
+        method.after_step(batch, loss.kept)
     assert method.queues.pushed.sum() == 8 + 5 + len(one_class) + 1 + 40 + 8
 
 
 def test_nothing_is_contrasted_before_the_first_keys():
     method, model = prepared()
-    terms = method.loss(model, batch_of(range(8)))
-    assert terms["class_contrast"].item() == terms["projection_contrast"].item() == 0
-    method.after_step(batch_of(range(8)))
-    assert all(term.item() > 0 for term in method.loss(model, batch_of(range(8, 16))).values())
+    loss = method.loss(model, batch_of(range(8)))
+    assert loss.terms["class_contrast"].item() == loss.terms["projection_contrast"].item() == 0
+    method.after_step(batch_of(range(8)), loss.kept)
+    assert all(term.item() > 0 for term in method.loss(model, batch_of(range(8, 16))).terms.values())
 
 
 @pytest.mark.parametrize("class_scores", ["cosine", "dot"])
@@ -137,12 +140,12 @@ def test_the_class_contrast_trains_head_and_encoder_and_the_other_projector_and_
     method, model = prepared(class_scores=class_scores, temperature=1.0)
     train_on(method, model, 0, 3)
     for name, trained, untouched in (
-        ("class_contrast", [model.head.weight], [*method.parameters()]),
-        ("projection_contrast", [*method.parameters()], [model.head.weight]),
+        ("class_contrast", [model.head.weight], [*method.projector.parameters()]),
+        ("projection_contrast", [*method.projector.parameters()], [model.head.weight]),
     ):
         for parameter in [*model.parameters(), *method.parameters()]:
             parameter.grad = None
-        method.loss(model, batch_of(range(8)))[name].backward()
+        method.loss(model, batch_of(range(8))).weighted[name].backward()
         assert all(p.grad.abs().sum() > 0 for p in [*trained, *model.encoder.parameters()])
         assert all(p.grad is None for p in untouched)
     assert not any(p.requires_grad for p in method.slow.parameters())
@@ -154,10 +157,10 @@ def test_the_slow_copies_follow_by_their_momentum():
     train_on(method, model, 0, 1, lr=0.5)
     assert all(torch.equal(p, q) for p, q in zip(before, method.slow.parameters(), strict=True)), "no lag yet"
     with torch.no_grad():
-        for parameter in method.parameters():  # empty queues gave it no gradient
+        for parameter in method.projector.parameters():  # empty queues gave it no gradient
             parameter += 1.0
     method.loss(model, batch_of(range(8)))
-    fast = [*model.encoder.parameters(), *method.parameters()]
+    fast = [*model.encoder.parameters(), *method.projector.parameters()]
     for old, new, target in zip(before, method.slow.parameters(), fast, strict=True):
         torch.testing.assert_close(new, 0.9 * old + 0.1 * target)
     assert not any(torch.equal(p, q) for p, q in zip(before, method.slow.parameters(), strict=True))
@@ -169,13 +172,13 @@ def test_the_slow_encoder_normalises_as_the_encoder_does_and_leaves_it_alone(bat
     method, model = prepared(encoder=encoder)
     model.train()
     model.encoder[1].train(batch_norm == "train")
-    method.loss(model, batch_of(range(8)))
+    keys, _ = method.loss(model, batch_of(range(8))).kept
     slow = method.slow["encoder"]
     assert [m.training for m in slow.modules()] == [m.training for m in model.encoder.modules()]
     for mine, theirs in zip(slow[1].buffers(), model.encoder[1].buffers(), strict=True):
         torch.testing.assert_close(mine, theirs)
     assert slow[1].num_batches_tracked == (batch_norm == "train")
-    torch.testing.assert_close(method.keys[0], normalized(model.encoder(IMAGES[:8])))
+    torch.testing.assert_close(keys, normalized(model.encoder(IMAGES[:8])))
 
 
 def normalized(rows):
@@ -215,7 +218,7 @@ def test_bfloat16_features_are_compared_in_float32():
         method, model = prepared(temperature=0.5)
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
             train_on(method, model, 0, 2)
-            terms = method.loss(model, batch_of(range(12)))
+            terms = method.loss(model, batch_of(range(12))).weighted
         assert all(term.dtype == torch.float32 for term in terms.values())
         assert all(table.dtype == torch.float32 for table in method.queues.tables)
         losses.append([float(term.detach()) for term in terms.values()])

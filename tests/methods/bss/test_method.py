@@ -96,7 +96,7 @@ def test_shrinking_pulls_the_smallest_singular_value_and_no_other():
 def test_the_objective(rows):
     model, batch = classifier(), batch_of(list(rows))
     features, logits = model(batch.images)
-    terms = method_of(eta=0.3, k=2, label_smoothing=0.1).loss(model, batch)
+    terms = method_of(eta=0.3, k=2, label_smoothing=0.1).loss(model, batch).weighted
     torch.testing.assert_close(
         terms["cross_entropy"], cross_entropy(logits, batch.labels, label_smoothing=0.1)
     )
@@ -107,7 +107,7 @@ def test_the_objective(rows):
 
 def test_the_encoder_feels_the_shrinkage_and_the_head_does_not():
     model, method = classifier(), method_of(eta=1.0, k=3)
-    method.loss(model, batch_of(range(8)))["shrinkage"].backward()
+    method.loss(model, batch_of(range(8))).weighted["shrinkage"].backward()
     assert model.encoder[0].weight.grad.abs().max() > 0
     assert model.head.weight.grad is None
 

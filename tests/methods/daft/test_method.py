@@ -9,13 +9,13 @@ from drtune.backbones.classifier import Classifier, init_head
 from drtune.base.errors import TrainingError
 from drtune.base.seeding import generator
 from drtune.data.batch import Batch
-from drtune.methods.daft.method import DAFT, DAFTSettings
+from drtune.methods.daft.method import DAFT
+from drtune.methods.daft.settings import DAFTSettings
 from drtune.training.settings import TrainSettings
 
 N, D, C = 20, 6, 3
 IMAGES = torch.randn(N, 3, 6, 6, generator=generator(0)) * 4 + 3
 LABELS = torch.arange(N) % C
-RECIPE = {"statistics": "total_variance", "head_init": "zero", "batch_norm": "train", "weight_decay": 0.0}
 
 
 def classifier():
@@ -35,10 +35,9 @@ def batch_of(rows):
 BATCHES = [batch_of(range(8)), batch_of(range(8, 16)), batch_of(range(16, 20))]
 
 
-def method_of(**change):
-    smoothing = change.pop("label_smoothing", 0.0)
-    train = TrainSettings.model_construct(label_smoothing=smoothing, seed=0)
-    return DAFT(DAFTSettings(**RECIPE | change), train)
+def method_of(statistics="total_variance", label_smoothing=0.0):
+    train = TrainSettings.model_construct(label_smoothing=label_smoothing, seed=0)
+    return DAFT(DAFTSettings(statistics=statistics), train)
 
 
 @torch.no_grad()
@@ -87,7 +86,7 @@ def test_a_zero_head_sends_nothing_into_the_encoder_at_the_first_step():
     model, method = classifier(), method_of()
     init_head(model.head, "zero", generator(0))
     method.prepare(model, None, BATCHES)
-    terms = method.loss(model, BATCHES[0])
+    terms = method.loss(model, BATCHES[0]).weighted
     sum(terms.values()).backward()
     assert terms["cross_entropy"].item() == pytest.approx(torch.log(torch.tensor(float(C))).item())
     assert all((p.grad == 0).all() for p in model.encoder.parameters())
@@ -100,7 +99,9 @@ def test_the_loss_is_cross_entropy(smoothing):
     method.prepare(model, None, BATCHES)
     model.eval()
     expected = cross_entropy(model(BATCHES[2].images).logits, LABELS[16:20], label_smoothing=smoothing)
-    assert method.loss(model, BATCHES[2]) == {"cross_entropy": expected}
+    loss = method.loss(model, BATCHES[2])
+    assert loss.terms == {"cross_entropy": expected}
+    assert torch.equal(loss.total, expected)
 
 
 def test_a_resumed_training_converts_to_the_same_start_and_takes_the_checkpoint():
@@ -110,7 +111,7 @@ def test_a_resumed_training_converts_to_the_same_start_and_takes_the_checkpoint(
     assert all(torch.equal(v, other.state_dict()[n]) for n, v in one.state_dict().items())
     optimizer = torch.optim.SGD(one.parameters(), lr=0.1)
     for batch in BATCHES:
-        sum(method_of().loss(one, batch).values()).backward()
+        method_of().loss(one, batch).total.backward()
         optimizer.step()
         optimizer.zero_grad()
     other.load_state_dict(one.state_dict())  # statistics are buffers, so the checkpoint holds them

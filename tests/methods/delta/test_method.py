@@ -13,7 +13,8 @@ from drtune.backbones.classifier import Classifier
 from drtune.base.errors import ConfigError
 from drtune.base.seeding import generator
 from drtune.data.batch import Batch
-from drtune.methods.delta.method import DELTA, DELTASettings, channel_weights, map_distance
+from drtune.methods.delta.method import DELTA, channel_weights, map_distance
+from drtune.methods.delta.settings import DELTASettings
 from drtune.training.settings import TrainSettings
 
 N, D, C = 24, 6, 3
@@ -21,7 +22,7 @@ IMAGES = torch.randn(N, 3, 8, 8, generator=generator(0))
 LABELS = torch.randint(C, (N,), generator=generator(1))
 OFFICIAL = {
     "layers": ["0", "3"], "alpha": 0.01, "beta": 0.01, "channel_weights": "loss", "attention_batches": 4,
-    "reduction": "sum", "weight_decay": 0.0,
+    "reduction": "sum",
 }  # fmt: skip
 
 
@@ -93,7 +94,7 @@ def test_the_objective_equals_the_official_loops(kind, reduction, rows):
     method.prepare(model, None, BATCHES)
     moved(model).eval()
     batch = batch_of(list(rows))
-    terms = method.loss(model, batch)
+    terms = method.loss(model, batch).weighted
     with torch.no_grad():
         before, now = maps(source, batch.images), maps(model.encoder, batch.images)
     expected = official_penalty(now, before, method.weights) * 0.01
@@ -147,7 +148,9 @@ def test_the_mean_does_not_depend_on_how_often_an_image_comes():
         method = method_of(reduction=reduction, channel_weights="uniform")
         method.prepare(classifier(), None, BATCHES)
         trained = moved(copy.deepcopy(model)).eval()
-        once, twice = (method.loss(trained, batch_of([1, 2, 3] * n))["feature_maps"].item() for n in (1, 2))
+        once, twice = (
+            method.loss(trained, batch_of([1, 2, 3] * n)).weighted["feature_maps"].item() for n in (1, 2)
+        )
         values[reduction] = twice / once
     np.testing.assert_allclose([values["sum"], values["mean"]], [2.0, 1.0], rtol=1e-4)
 
@@ -155,14 +158,14 @@ def test_the_mean_does_not_depend_on_how_often_an_image_comes():
 def test_the_source_stays_as_it_was_and_only_the_model_learns():
     model, method = classifier(), method_of()
     method.prepare(model, None, BATCHES)
-    before = copy.deepcopy(method.source.state_dict())
+    before = copy.deepcopy(method.source.module.state_dict())
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
     for batch in BATCHES:
-        sum(method.loss(model, batch).values()).backward()
+        method.loss(model, batch).total.backward()
         optimizer.step()
-    assert all(torch.equal(value, before[name]) for name, value in method.source.state_dict().items())
-    assert not method.source.training
-    assert all(p.grad is None and not p.requires_grad for p in method.source.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in method.source.module.state_dict().items())
+    assert not method.source.module.training
+    assert all(p.grad is None and not p.requires_grad for p in method.source.module.parameters())
     assert all(p.grad is not None for p in model.parameters())
 
 
@@ -177,7 +180,7 @@ def test_at_the_start_in_eval_mode_there_is_no_distance_in_any_precision(precisi
             return forward(images)
 
     model.forward = autocast
-    assert method.loss(model, BATCHES[0])["feature_maps"].item() == 0.0
+    assert method.loss(model, BATCHES[0]).weighted["feature_maps"].item() == 0.0
 
 
 def test_prepare_leaves_flags_gradients_and_random_state_and_no_hook_stays():
@@ -193,7 +196,7 @@ def test_prepare_leaves_flags_gradients_and_random_state_and_no_hook_stays():
     method.loss(SimpleModule(model), BATCHES[0])
     with pytest.raises(RuntimeError):
         method.loss(model, BATCHES[0]._replace(images=torch.zeros(2, 7, 8, 8)))
-    assert hooks(model) == hooks(method.source) == 0
+    assert hooks(model) == hooks(method.source.module) == 0
     assert pickle.loads(pickle.dumps(copy.deepcopy(model))).num_classes == C
 
 
@@ -224,7 +227,7 @@ def test_auto_takes_the_ends_of_the_stages_and_tokens_count_as_positions():
     assert {name: len(values) for name, values in method.weights.items()} == {"block": D}
     before = model.encoder.block(model.encoder.patches(BATCHES[0].images).flatten(2).mT).detach()
     model.encoder.block.bias.data += 0.5
-    found = method.loss(model, BATCHES[0])["feature_maps"].item()
+    found = method.loss(model, BATCHES[0]).weighted["feature_maps"].item()
     assert before.shape == (8, 4, D)
     assert found == pytest.approx(0.5 * 8 * D * 0.25, rel=1e-4)
 
@@ -240,7 +243,7 @@ def test_a_resumed_training_is_bit_identical(kind):
         model, method, optimizer = parts
         losses = []
         for i in range(start, stop):
-            loss = sum(method.loss(model, BATCHES[i % 3]).values())
+            loss = method.loss(model, BATCHES[i % 3]).total
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -249,11 +252,10 @@ def test_a_resumed_training_is_bit_identical(kind):
 
     one, other = begin(), begin()
     go(one, 0, 5)
-    for values in other[1].weights.values():
-        values.fill_(0.5)  # so that only the saved weights can be right
+    other[1].attention.fill_(0.5)  # so that only the saved weights can be right
     for part, fresh in zip(one, other, strict=True):
         fresh.load_state_dict(copy.deepcopy(part.state_dict()))
-    assert set(one[1].state_dict()) == {"weights.0", "weights.3"}
+    assert set(one[1].state_dict()) == {"attention"}
     assert go(one, 5, 9) == go(other, 5, 9)
 
 

@@ -6,14 +6,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, normalize
 
 from drtune.backbones.classifier import Classifier
 from drtune.banks.bank import BankHeader, FeatureBank
 from drtune.base.errors import BankError
 from drtune.base.seeding import generator
 from drtune.data.batch import Batch
-from drtune.methods.dr_tune.method import DRTune, DRTuneSettings
+from drtune.methods.dr_tune.method import DRTune
+from drtune.methods.dr_tune.settings import DRTuneSettings
+from drtune.training.contract import Loss
 from drtune.training.settings import TrainSettings
 
 GOLDEN = Path(__file__).resolve().parents[4] / "shared" / "golden" / "dr_tune_official.safetensors"
@@ -21,7 +23,7 @@ OFFICIAL = {
     "weight": "bank_over_batch", "loss_scale": "mean", "bank": "precomputed", "bank_size": 32,
     "rows_per_step": None, "normalize": True, "rotation": "proper", "rotation_center": True,
     "rotation_every": 10, "rotation_between": "none", "translation": True, "confidence": "cosine",
-    "temperature": 1.0, "rescale": "batch", "head_scale": None, "batch_norm": None,
+    "temperature": 1.0, "rescale": "batch",
 }  # fmt: skip
 PAPER = OFFICIAL | {
     "loss_scale": "sum", "normalize": False, "rotation": "orthogonal", "rotation_center": False,
@@ -70,12 +72,13 @@ def batch_of(rows, images=IMAGES, labels=LABELS):
 
 
 def step(method, model, optimizer, batch):
-    loss = sum(method.loss(model, batch).values())
+    loss = method.loss(model, batch)
     optimizer.zero_grad()
-    loss.backward()
+    loss.total.backward()
     optimizer.step()
-    method.after_step(batch)
-    return loss.item()
+    method.after_step(batch, loss.kept)
+    method.step += 1
+    return loss.total.item()
 
 
 def close(found, expected):
@@ -97,7 +100,7 @@ def test_parity_with_the_official_training(case, source):
     bank = bank_of(model, images, labels)
     method.prepare(model, bank, [])
     rows = torch.arange(len(warmup))
-    first = bank.rows(torch.zeros_like(rows), rows)
+    first = method.in_ring(bank.rows(torch.zeros_like(rows), rows))
     method.ring.push(first, first, labels[rows])  # in the order of the official warm-up
     groups = [
         {"params": model.encoder.parameters(), "lr": 0.01},
@@ -112,8 +115,8 @@ def test_parity_with_the_official_training(case, source):
     torch.testing.assert_close(torch.tensor(losses), of["losses"], rtol=1e-4, atol=0)
     for name, value in model.state_dict().items():
         close(value, of["final." + name.replace("encoder.0.", "encoder.")])
-    close(method.ring.pretrained, of["final.pretrained_bank"])
-    close(method.ring.downstream, of["final.downstream_bank"])
+    close(method.ring.pretrained, normalize(of["final.pretrained_bank"]))
+    close(method.ring.downstream, normalize(of["final.downstream_bank"]))
     assert torch.equal(method.ring.labels, of["final.labels"])
 
 
@@ -154,7 +157,7 @@ def test_the_paper_s_form_equals_its_equations_step_by_step():
         batch = batch_of([(8 * number + j) % N for j in range(size)])
         features = model(batch.images).features
         expected = paper_loss(features, batch.labels, model.head.weight, model.head.bias, pairs)
-        terms = method.loss(model, batch)
+        terms = method.loss(model, batch).weighted
         np.testing.assert_allclose([float(t.detach()) for t in terms.values()], expected, rtol=1e-4)
         step(method, model, optimizer, batch)
         old = bank.rows(batch.view, batch.index)
@@ -166,7 +169,7 @@ def test_the_encoder_learns_from_the_batch_alone_and_the_head_from_both(preset):
     model, method = classifier(), method_of(preset)
     method.prepare(model, bank_of(model), [])
     batch = batch_of(range(8))
-    terms = method.loss(model, batch)
+    terms = method.loss(model, batch).weighted
     sum(terms.values()).backward()
     encoder, head = model.encoder[0].weight.grad.clone(), model.head.weight.grad.clone()
     model.zero_grad()
@@ -181,8 +184,27 @@ def test_the_mean_is_the_sum_divided_by_one_plus_the_weight():
     for scale in ("sum", "mean"):
         model, method = classifier(), method_of(PAPER, loss_scale=scale, weight=0.5)
         method.prepare(model, bank_of(model), [])
-        values[scale] = [float(t.detach()) for t in method.loss(model, batch_of(range(8))).values()]
+        values[scale] = [float(t.detach()) for t in method.loss(model, batch_of(range(8))).weighted.values()]
     np.testing.assert_allclose(np.array(values["sum"]) / 1.5, values["mean"], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("rows", "bank"), [(8, 32), (5, 3), (1, 1)])
+def test_mean_with_bank_over_batch_is_one_mean_over_all_rows(rows, bank):
+    model, method = classifier(), method_of(OFFICIAL, bank_size=bank)
+    method.prepare(model, bank_of(model), [])
+    logits = torch.randn(rows + bank, C, generator=generator(rows))
+    labels = torch.randint(C, (rows + bank,), generator=generator(bank))
+    terms = {
+        "cross_entropy": cross_entropy(logits[:rows], labels[:rows]),
+        "distribution": cross_entropy(logits[rows:], labels[rows:]),
+    }
+    torch.testing.assert_close(Loss(terms, method.weights(rows)).total, cross_entropy(logits, labels))
+
+
+@pytest.mark.parametrize(("scale", "expected"), [("sum", (1.0, 0.25)), ("mean", (0.8, 0.2))])
+def test_a_mean_of_any_weight_keeps_the_ratio_of_the_terms(scale, expected):
+    weights = method_of(PAPER, loss_scale=scale, weight=0.25).weights(8)
+    assert weights == pytest.approx(dict(zip(("cross_entropy", "distribution"), expected, strict=True)))
 
 
 def test_label_smoothing_acts_on_the_batch_alone():
@@ -191,7 +213,7 @@ def test_label_smoothing_acts_on_the_batch_alone():
     for smoothing in (0.0, 0.2):
         method = method_of(PAPER, label_smoothing=smoothing)
         method.prepare(model, bank_of(model), [])
-        terms.append(method.loss(model, batch))
+        terms.append(method.loss(model, batch).terms)
     expected = cross_entropy(model(batch.images).logits, batch.labels, label_smoothing=0.2)
     torch.testing.assert_close(terms[1]["cross_entropy"], expected)
     assert terms[0]["cross_entropy"] != terms[1]["cross_entropy"]
@@ -219,7 +241,7 @@ def test_fewer_images_than_k_make_a_smaller_ring_without_random_rows():
     model, method = classifier(), method_of(PAPER, bank_size=2048)
     bank = bank_of(model)
     method.prepare(model, bank, [])
-    assert len(method.ring) == method.ring.capacity == N
+    assert len(method.ring) == N
     expected = bank.rows(torch.zeros(N, dtype=torch.long), torch.arange(N))
     torch.testing.assert_close(method.ring.pretrained.sum(0), expected.sum(0))
     assert torch.equal(method.ring.labels.bincount(), LABELS.bincount())
@@ -231,8 +253,7 @@ def test_a_step_sees_the_view_that_its_batch_replays():
     method.prepare(model, bank, [])
     index, view = torch.tensor([3, 4, 5]), torch.tensor([1, 0, 1])
     batch = Batch(IMAGES[index], LABELS[index], index, view)
-    method.loss(model, batch)
-    method.after_step(batch)
+    method.after_step(batch, method.loss(model, batch).kept)
     assert torch.equal(method.ring.pretrained[:3], bank.rows(view, index))
     assert torch.equal(method.ring.labels[:3], LABELS[index])
 
@@ -260,9 +281,14 @@ def test_the_rotation_is_refreshed_on_time_and_kept_or_dropped_in_between(betwee
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     seen = []
     for number in range(7):
+        rotation = method.current_rotation()
+        seen.append(None if rotation is None else rotation.clone())
         step(method, model, optimizer, batch_of([(8 * number + j) % N for j in range(8)]))
-        seen.append(method.rotation)
-    fresh = [i for i in range(7) if seen[i] is not None and (i == 0 or seen[i] is not seen[i - 1])]
+    fresh = [
+        i
+        for i in range(7)
+        if seen[i] is not None and (i == 0 or seen[i - 1] is None or not torch.equal(seen[i], seen[i - 1]))
+    ]
     assert fresh == [0, 3, 6]
     assert [rotation is None for rotation in seen] == [between == "none" and i % 3 != 0 for i in range(7)]
     assert not torch.allclose(seen[3], torch.eye(D), atol=1e-3)
@@ -274,10 +300,11 @@ def distributions(change, steps):
     method = method_of(PAPER | {"weight": 1.0} | change)
     method.prepare(model, bank_of(model), [])
     random = generator(3)
-    method.ring.push(torch.rand(20, D, generator=random), torch.rand(20, D, generator=random), LABELS[:20])
+    pair = (method.in_ring(torch.rand(20, D, generator=random)) for _ in range(2))
+    method.ring.push(*pair, LABELS[:20])
     values = []
     for method.step in range(steps):
-        values.append(method.loss(model, batch_of(range(8)))["distribution"].detach())
+        values.append(method.loss(model, batch_of(range(8))).weighted["distribution"].detach())
     return torch.stack(values)
 
 
@@ -308,13 +335,13 @@ PARTS_OFF = {
 @pytest.mark.parametrize("part", PARTS_OFF)
 def test_each_part_can_be_switched_off_and_matters(part):
     model, random = classifier(), generator(2)
-    pairs = torch.rand(32, D, generator=random), torch.rand(32, D, generator=random), LABELS[:32]
+    pair = [torch.rand(32, D, generator=random) for _ in range(2)]
     values = []
     for change in ({}, {part: PARTS_OFF[part]}):
         method = method_of(OFFICIAL | change)
         method.prepare(model, bank_of(model), [])
-        method.ring.push(*pairs)
-        values.append(float(method.loss(model, batch_of(range(8)))["distribution"].detach()))
+        method.ring.push(*map(method.in_ring, pair), LABELS[:32])
+        values.append(float(method.loss(model, batch_of(range(8))).weighted["distribution"].detach()))
     assert np.isfinite(values).all()
     assert abs(values[0] - values[1]) > 1e-4
 
@@ -323,7 +350,7 @@ def test_without_calibration_the_bank_is_classified_as_it_is():
     model = classifier()
     method = method_of(PAPER, rotation="off", translation=False, weight=1.0)
     method.prepare(model, bank_of(model), [])
-    terms = method.loss(model, batch_of(range(8)))
+    terms = method.loss(model, batch_of(range(8))).weighted
     expected = cross_entropy(model.head(method.ring.pretrained), method.ring.labels)
     torch.testing.assert_close(terms["distribution"], expected)
     assert "rotation" not in method.state_dict()
@@ -353,6 +380,7 @@ def test_a_resumed_training_is_bit_identical(preset, done):
     go(one, 0, done)
     for part, fresh in zip(one, other, strict=True):
         fresh.load_state_dict(copy.deepcopy(part.state_dict()))
+    other[1].step = done
     assert all(torch.is_tensor(value) for value in one[1].state_dict().values())
     assert go(one, done, done + 12) == go(other, done, done + 12)
     for name, value in one[1].state_dict().items():

@@ -12,22 +12,24 @@ from drtune.base.errors import BankError, ConfigError
 from drtune.base.seeding import generator
 from drtune.base.settings import Params
 from drtune.data.batch import Batch
-from drtune.methods.lp_ft.method import LPFT, LPFTSettings
+from drtune.methods.lp_ft.method import LPFT
+from drtune.methods.lp_ft.settings import LPFTSettings
 from drtune.params import SETTINGS, load, parse, read_yaml
 from drtune.training.fit import set_start
 from drtune.training.settings import TrainSettings
 
 FILE = Path(__file__).resolve().parents[3] / "params.yaml"
 TRAIN = load(FILE)[TrainSettings]
+CPU = torch.device("cpu")
 OFFICIAL = {"head_init": "bank", "batch_norm": "eval"}
 
 
 def settings_with(train=None, **own) -> Params:
-    """params.yaml with `train.method: lp_ft`, keys of train and of the method changed."""
+    """params.yaml with `train.method: lp_ft`, keys of train changed and those that the method replaces."""
     raw = copy.deepcopy(read_yaml(FILE))
     raw["train"] |= {"method": "lp_ft"} | (train or {})
-    raw["methods"]["lp_ft"] = OFFICIAL | own
-    return parse(raw, "params.yaml", {**SETTINGS, "lp_ft": LPFTSettings})
+    raw["methods"]["lp_ft"] = {"train": {key: value for key, value in (OFFICIAL | own).items() if value}}
+    return parse(raw, "params.yaml", SETTINGS)
 
 
 def toy():
@@ -60,14 +62,14 @@ def slow_cross_entropy(logits, labels, smoothing):
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_objective_is_the_mean_cross_entropy_on_all_parameters(smoothing):
     model, _, batch = toy()
-    method = LPFT(LPFTSettings(**OFFICIAL), TRAIN.model_copy(update={"label_smoothing": smoothing}))
-    terms = method.loss(model, batch)
+    method = LPFT(LPFTSettings(), TRAIN.model_copy(update={"label_smoothing": smoothing}))
+    terms = method.loss(model, batch).weighted
     assert list(terms) == ["cross_entropy"]
     expected = slow_cross_entropy(model(batch.images).logits, batch.labels, smoothing)
     assert abs(terms["cross_entropy"].item() - expected) < 1e-5
     terms["cross_entropy"].backward()
     assert all(p.grad.abs().sum() > 0 for p in model.parameters())
-    assert [(phase.epochs, phase.trains) for phase in method.phases(7)] == [(7, "all")]
+    assert method.trains == "all"
 
 
 def test_its_settings_replace_those_of_train_and_of_no_other_method():
@@ -80,27 +82,31 @@ def test_its_settings_replace_those_of_train_and_of_no_other_method():
     assert (train.head_init, train.batch_norm) == ("normal", "train")
 
 
-@pytest.mark.parametrize("other", ["normal", "zero", None])
+@pytest.mark.parametrize("other", ["normal", "zero"])
 def test_another_start_of_the_head_is_a_fault(other):
-    shown = "nothing \\(null\\)" if other is None else f"'{other}'"
-    with pytest.raises(ConfigError, match=f"methods.lp_ft.head_init +expected 'bank', got {shown}"):
+    text = f"train.head_init +expected 'bank', got '{other}'.*set methods.lp_ft.train.head_init: bank"
+    with pytest.raises(ConfigError, match=f"  methods.lp_ft.{text}"):
         settings_with(head_init=other)
+    with pytest.raises(ConfigError, match=f"  {text}"):
+        settings_with({"head_init": other}, head_init=None)
+    settings_with({"head_init": "bank"}, head_init=None)
 
 
 def test_an_unknown_mode_of_batch_norm_is_a_fault():
     with pytest.raises(
-        ConfigError, match="methods.lp_ft.batch_norm +expected 'train', 'eval' or 'converted'.*'valmode'"
+        ConfigError,
+        match="methods.lp_ft.train.batch_norm +expected 'train', 'eval' or 'converted'.*'valmode'",
     ):
         settings_with(batch_norm="valmode")
 
 
 def test_training_starts_from_the_solved_probe_and_needs_the_bank():
     model, bank, batch = toy()
-    params = settings_with({"head_init": "normal", "lr_head_unit": "absolute", "device": "cpu"})
+    params = settings_with({"head_init": "normal", "lr_head_unit": "absolute"})
     with pytest.raises(BankError, match="head_init: bank needs the feature bank.*dvc repro extract"):
-        set_start(model, params[TrainSettings], None, [batch])
+        set_start(model, params[TrainSettings], None, [batch], CPU)
     before = copy.deepcopy(model.encoder.state_dict())
-    _, record = set_start(model, params[TrainSettings], bank, [batch])
+    _, record = set_start(model, params[TrainSettings], bank, [batch], CPU)
     assert record["epoch"] == 0
     assert (model(batch.images).logits.argmax(1) == batch.labels).float().mean() > 0.9
     assert all(torch.equal(value, before[name]) for name, value in model.encoder.state_dict().items())

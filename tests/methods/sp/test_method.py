@@ -13,14 +13,15 @@ from drtune.base.errors import ConfigError, DataError
 from drtune.base.seeding import generator
 from drtune.data.batch import Batch
 from drtune.methods.sp.fisher import fisher_diagonal
-from drtune.methods.sp.method import SP, SPSettings, absolute, grouped, penalised, squared
+from drtune.methods.sp.method import SP, absolute, grouped, penalised, squared
+from drtune.methods.sp.settings import SPSettings
 from drtune.params import SETTINGS, parse, read_yaml
 from drtune.training.settings import TrainSettings
 
 FILE = Path(__file__).resolve().parents[3] / "params.yaml"
 OFFICIAL = {
     "penalty": "l2_sp", "alpha": 0.1, "beta": 0.01, "half": True, "parameters": "weights_only",
-    "smoothing": 1e-16, "fisher_eps": 0.0, "fisher_samples": 256, "weight_decay": 0.0,
+    "smoothing": 1e-16, "fisher_eps": 0.0, "fisher_samples": 256,
 }  # fmt: skip
 PENALTIES = ["l2_sp", "l2_sp_fisher", "l1_sp", "gl_sp", "gl_sp_fisher"]
 FISHER = ["l2_sp_fisher", "gl_sp_fisher"]
@@ -121,7 +122,7 @@ def test_the_terms_are_the_equations_number_by_number(penalty, parameters, half)
         fisher = fisher_diagonal(model, weights, IMAGES[:7]).double() + 0.01
     for seed, rows in ((2, range(8)), (3, [4])):
         move(model, seed=seed)
-        terms = method.loss(model, batch_of(rows))
+        terms = method.loss(model, batch_of(rows)).weighted
         assert list(terms) == ["cross_entropy", "start", "head"]
         expected = slow_terms(penalty, model, start, fisher, **own)
         for name, value in expected.items():
@@ -133,7 +134,7 @@ def test_the_batch_s_term_is_the_smoothed_cross_entropy():
     method, model = started(label_smoothing=0.2)
     batch = batch_of(range(6))
     expected = cross_entropy(model(batch.images).logits, batch.labels, label_smoothing=0.2)
-    torch.testing.assert_close(method.loss(model, batch)["cross_entropy"], expected)
+    torch.testing.assert_close(method.loss(model, batch).weighted["cross_entropy"], expected)
 
 
 @pytest.mark.parametrize("smoothing", [1e-16, 1e-30, 1.0])
@@ -141,13 +142,13 @@ def test_the_batch_s_term_is_the_smoothed_cross_entropy():
 @pytest.mark.parametrize("penalty", PENALTIES)
 def test_at_the_start_the_penalty_and_its_gradient_are_exactly_zero(penalty, parameters, smoothing):
     method, model = started(penalty=penalty, parameters=parameters, smoothing=smoothing)
-    value = method.loss(model, batch_of(range(4)))["start"]
+    value = method.loss(model, batch_of(range(4))).weighted["start"]
     assert value.item() == 0
     value.backward()
     counted = penalised(model.encoder, parameters)
     assert all(p.grad.abs().max() == 0 for p in counted)
     move(model, 1e-3)
-    terms = method.loss(model, batch_of(range(4)))
+    terms = method.loss(model, batch_of(range(4))).weighted
     terms["start"].backward()
     assert all(p.grad.isfinite().all() for p in counted)
     assert terms["start"] > 0
@@ -166,7 +167,7 @@ def test_weights_only_are_the_kernels_and_matrices():
 @pytest.mark.parametrize("parameters", ["weights_only", "all"])
 def test_what_is_not_counted_gets_no_gradient(parameters):
     method, model = started(parameters=parameters)
-    terms = method.loss(move(model), batch_of(range(4)))
+    terms = method.loss(move(model), batch_of(range(4))).weighted
     (terms["start"] + terms["head"]).backward()
     without = {name for name, p in model.named_parameters() if p.grad is None}
     free = {"0.bias", "1.weight", "1.bias", "5.bias", "pos_embed", "temperature"}
@@ -185,7 +186,7 @@ def test_half_counts_for_the_squares_alone():
         values = []
         for half in (True, False):
             method, model = started(penalty=penalty, half=half)
-            values.append(method.loss(move(model), batch_of(range(4))))
+            values.append(method.loss(move(model), batch_of(range(4))).weighted)
         assert values[1]["start"].item() == pytest.approx(ratio * values[0]["start"].item(), rel=1e-5)
         assert values[1]["head"].item() == pytest.approx(2 * values[0]["head"].item(), rel=1e-5)
 
@@ -292,11 +293,10 @@ def test_a_resumed_training_is_bit_identical_whatever_prepare_sees(penalty):
         losses = []
         for step in range(steps):
             batch = batch_of([(5 * step + i) % N for i in range(5)])
-            loss = sum(method.loss(model, batch).values())
+            loss = method.loss(model, batch).total
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            method.after_step(batch)
             losses.append(loss.item())
         return losses
 
@@ -318,7 +318,7 @@ def test_a_large_alpha_keeps_the_encoder_where_it_was():
         optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
         for _ in range(20):
             optimizer.zero_grad()
-            sum(method.loss(model, batch_of(range(N))).values()).backward()
+            method.loss(model, batch_of(range(N))).total.backward()
             optimizer.step()
         now = torch.cat([p.detach().flatten() for p in penalised(model.encoder, "weights_only")])
         gone[alpha] = float((now - before).norm())
@@ -329,24 +329,25 @@ def test_a_large_alpha_keeps_the_encoder_where_it_was():
 def test_the_penalties_stay_in_float32_under_autocast(penalty):
     method, model = started(penalty=penalty)
     move(model)
-    exact = method.loss(model, batch_of(range(8)))
+    exact = method.loss(model, batch_of(range(8))).weighted
     with torch.autocast("cpu", torch.bfloat16):
-        terms = method.loss(model, batch_of(range(8)))
+        terms = method.loss(model, batch_of(range(8))).weighted
     for name in ("start", "head"):
         assert terms[name].dtype == torch.float32
         torch.testing.assert_close(terms[name], exact[name])
 
 
-def settings_with(train=None, **own):
+def settings_with(general=None, **own):
+    """params.yaml with `train.method: sp`, keys of train and of the method changed."""
     raw = copy.deepcopy(read_yaml(FILE))
-    raw["train"] |= {"method": "sp"} | (train or {})
+    raw["train"] |= {"method": "sp"} | (general or {})
     raw["methods"]["sp"] = OFFICIAL | own
-    return parse(raw, "params.yaml", {**SETTINGS, "sp": SPSettings})
+    return parse(raw, "params.yaml", SETTINGS)
 
 
-def test_its_weight_decay_takes_the_place_of_train_s():
-    assert settings_with({"weight_decay": 0.3})[TrainSettings].weight_decay == 0
-    assert settings_with({"weight_decay": 0.3}, weight_decay=None)[TrainSettings].weight_decay == 0.3
+def test_a_weight_decay_of_its_own_takes_the_place_of_train_s():
+    assert settings_with({"weight_decay": 0.3}, train={"weight_decay": 0.0})[TrainSettings].weight_decay == 0
+    assert settings_with({"weight_decay": 0.3})[TrainSettings].weight_decay == 0.3
 
 
 def test_fisher_information_of_a_head_of_zeros_is_a_fault():

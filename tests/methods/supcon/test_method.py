@@ -56,7 +56,7 @@ def test_the_objective_equals_slow_loops(weight, case, projection_dim):
     rows = BATCHES[case] or (LABELS == 2).nonzero().flatten().tolist()
     method, model = prepared(weight=weight, projection_dim=projection_dim, label_smoothing=0.1)
     batch = batch_of(rows)
-    terms = method.loss(model, batch)
+    terms = method.loss(model, batch).weighted
     features, logits = model(batch.images)
     if projection_dim is not None:
         first, _, second = method.projector
@@ -75,7 +75,7 @@ def test_images_without_another_of_their_class_count_in_the_mean_and_add_nothing
     method, model = prepared()
     pair = [i for i in range(N) if LABELS[i] == 0][:2]
     alone = [next(i for i in range(N) if LABELS[i] == c) for c in (1, 2, 3)]
-    term = method.loss(model, batch_of(pair + alone))["contrast"]
+    term = method.loss(model, batch_of(pair + alone)).weighted["contrast"]
     units = model.encoder(IMAGES[pair + alone])
     units = (units / units.norm(dim=1, keepdim=True)).detach().double().numpy()
     expected = 0.0
@@ -88,7 +88,7 @@ def test_images_without_another_of_their_class_count_in_the_mean_and_add_nothing
 @pytest.mark.parametrize("projection_dim", [None, 6])
 def test_the_contrast_trains_the_encoder_and_the_projector_if_any_but_not_the_head(projection_dim):
     method, model = prepared(projection_dim=projection_dim)
-    method.loss(model, batch_of(range(12)))["contrast"].backward()
+    method.loss(model, batch_of(range(12))).weighted["contrast"].backward()
     learning = [*method.parameters(), *model.encoder.parameters()]
     assert len(learning) == (2 if projection_dim is None else 6)
     assert all(p.grad.abs().sum() > 0 for p in learning)
@@ -115,7 +115,7 @@ def test_a_resumed_training_is_bit_identical(projection_dim):
         optimizer = torch.optim.SGD([*model.parameters(), *method.parameters()], lr=0.05)
         losses = []
         for i in range(start, stop):
-            loss = sum(method.loss(model, batch_of([(5 * i + j) % N for j in range(8)])).values())
+            loss = method.loss(model, batch_of([(5 * i + j) % N for j in range(8)])).total
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -136,7 +136,7 @@ def test_bfloat16_features_are_compared_in_float32():
     for enabled in (False, True):
         method, model = prepared(projection_dim=6)
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            terms = method.loss(model, batch_of(range(12)))
+            terms = method.loss(model, batch_of(range(12))).weighted
         assert all(term.dtype == torch.float32 for term in terms.values())
         losses.append([float(term.detach()) for term in terms.values()])
     np.testing.assert_allclose(*losses, rtol=0.05)
