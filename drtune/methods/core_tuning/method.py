@@ -75,7 +75,7 @@ class CoreTuning(Method):
         The shares are those of hard negatives and of hard positives.
         """
         random = np.random.default_rng(derive(self.seed, "core_tuning", self.step))
-        order = torch.from_numpy(random.permutation(size)).to(device)
+        order = torch.from_numpy(random.permutation(size)).to(device, non_blocking=True)
         shares = random.beta(self.settings.alpha, self.settings.alpha, (2, size)).astype(np.float32)
-        negative, positive = torch.from_numpy(shares).to(device)
+        negative, positive = torch.from_numpy(shares).to(device, non_blocking=True)
         return order, negative, positive
