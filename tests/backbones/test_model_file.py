@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from drtune.backbones.classifier import Classifier
-from drtune.backbones.model_file import export_encoder, load_model, save_model
+from drtune.backbones.export import export_encoder
+from drtune.backbones.model_file import load_model, save_model
 from drtune.backbones.settings import BackboneSettings
 from drtune.backbones.zoo import build_backbone
 from drtune.base.errors import WeightsError
