@@ -19,6 +19,7 @@ from drtune.base.errors import ConfigError
 from drtune.base.faults import Fault, describe, explain, render, unknown_keys, unknown_value
 from drtune.base.runtime import RuntimeSettings
 from drtune.base.settings import Params, Settings
+from drtune.base.yaml import read_yaml
 from drtune.data.settings import AugmentSettings
 from drtune.evaluation.settings import EvaluateSettings
 from drtune.sources.settings import DataSettings
@@ -55,26 +56,6 @@ SETTINGS: Mapping[str, type[Settings]] = {
     if (folder / "method.py").is_file()
 }
 """Method name -> settings type; a method is a folder with a method.py."""
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML 1.2 mapping (so that `1e-3` is a number).
-
-    Raises:
-        ConfigError: no such file, a syntax error, a key given twice, or not a mapping.
-    """
-    from ruamel.yaml import YAML  # here, so that settings are checked where only PyYAML is installed
-    from ruamel.yaml.error import YAMLError
-
-    try:
-        raw = YAML(typ="safe", pure=True).load(path)
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; run from the folder that holds dvc.yaml") from None
-    except YAMLError as fault:
-        raise ConfigError(f"{path.name}: not valid YAML\n{fault}") from None
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path.name}: expected sections (key: value), got {describe(raw)}")
-    return raw
 
 
 def load(path: Path, methods: Mapping[str, type[Settings]] = SETTINGS) -> Params:
