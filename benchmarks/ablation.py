@@ -33,7 +33,7 @@ from benchmarks.harness import (
 )
 from drtune.base.files import write_json
 from drtune.base.settings import Params
-from drtune.params import read_yaml
+from drtune.base.yaml import read_yaml
 
 RESULTS = Path("benchmarks/results")
 TABLE = Path("benchmarks/ablation.json")
@@ -96,7 +96,7 @@ def with_trial(row: str, trial: Mapping[str, Any]) -> dict[str, Any]:
 def cut(name: str, shots: str, seed: int) -> dict[str, Any]:
     """The settings that name a set, its size with the epochs that go with it, and a seed."""
     few = None if shots == "full" else int(shots)
-    place = {"data.path": f"benchmarks/images/{name}", "data.shots": few, **seeded(seed)}
+    place = {"data.source": f"benchmarks/images/{name}", "data.shots": few, **seeded(seed)}
     epochs = read_yaml(PLAN)["ablation"]["epochs"]
     return place | ({"train.epochs": epochs[shots]} if shots in epochs else {})
 

@@ -19,11 +19,12 @@ from benchmarks.harness import changed, make_task, seeded, test_scores, train, v
 from drtune.backbones.settings import BackboneSettings
 from drtune.backbones.zoo import completed
 from drtune.base.files import write_json
-from drtune.params import load, read_yaml
+from drtune.base.yaml import read_yaml
+from drtune.params import load
 
 EMBEDDED = completed(load(Path("params.yaml"))[BackboneSettings])
 RANDOM: dict[str, Any] = {f"backbone.{key}": value for key, value in EMBEDDED.model_dump().items()}
-RANDOM["backbone.weights"] = "none"
+RANDOM["backbone.weights"] = "catalog/random.yaml"
 SGD: dict[str, Any] = {"train.optimizer": "sgd", "train.batch_norm": "train"}
 SGD |= {"train.lr_head_unit": "absolute", "train.lr_head": 0.05}
 ROWS: dict[str, list[dict[str, Any]]] = {

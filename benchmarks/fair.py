@@ -22,9 +22,9 @@ from benchmarks.harness import PLAN, Task, changed, make_task, once, ood_scores,
 from drtune.base.errors import ConfigError
 from drtune.base.runtime import RuntimeSettings
 from drtune.base.settings import Params
+from drtune.base.yaml import read_yaml
 from drtune.evaluation.robustness import measure_corrupted, set_name
 from drtune.evaluation.settings import EvaluateSettings
-from drtune.params import read_yaml
 from pipeline.evaluate import measure_test
 
 RESULTS = Path("benchmarks/fair_results")
@@ -47,7 +47,7 @@ def cut(plan: Mapping[str, Any], name: str, seed: int) -> dict[str, Any]:
     """The settings that name a set, its size, its corruptions and a seed, and those that the set brings."""
     about = plan["fair"]["sets"][name]
     own = {"data.shots": about["shots"], "evaluate.corruptions": about["corruptions"], **about.get("set", {})}
-    return {"data.path": f"benchmarks/images/{name}", **own, **seeded(seed)}
+    return {"data.source": f"benchmarks/images/{name}", **own, **seeded(seed)}
 
 
 def trials(row: Row, budget: int) -> list[dict[str, Any]]:

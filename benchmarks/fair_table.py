@@ -11,8 +11,8 @@ from sklearn.isotonic import isotonic_regression
 from benchmarks.fair import result
 from benchmarks.harness import PLAN, recorded, spread
 from drtune.base.files import replacing, write_json
+from drtune.base.yaml import read_yaml
 from drtune.evaluation.pictures.style import BLUE, GREY, new_figure, save, styled
-from drtune.params import read_yaml
 
 TABLE, TEXT, PICTURE = (Path(f"benchmarks/fair.{ending}") for ending in ("json", "md", "png"))
 AGAINST = {"plain": "finetune", "LP-FT": "lp_ft"}

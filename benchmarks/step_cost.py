@@ -273,8 +273,9 @@ def main() -> None:
     set_numeric_state(0, torch.get_num_threads(), deterministic=params[TrainSettings].deterministic)
     settings = completed(params[BackboneSettings])
     if given.backbone is not None:
-        unset = {"weights": "none", "kwargs": None, "image_size": None, "mean": None, "std": None}
-        settings = settings.model_copy(update={"name": given.backbone, **unset, "interpolation": None})
+        unset = dict.fromkeys(("kwargs", "image_size", "mean", "std", "interpolation"))
+        own = {"name": given.backbone, "weights": "catalog/random.yaml"}
+        settings = settings.model_copy(update=own | unset)
     backbone = build_backbone(settings)
     where = "cpu" if device.type == "cpu" else f"{torch.cuda.get_device_name()}, bfloat16"
     how = "put together from parts" if given.parts else "of whole rotation periods"

@@ -34,7 +34,7 @@ from benchmarks.harness import (
 )
 from drtune.base.files import write_json
 from drtune.base.settings import Params
-from drtune.params import read_yaml
+from drtune.base.yaml import read_yaml
 from drtune.studies.design import Design
 from drtune.studies.space import own_values, read_study, resolved
 from drtune.studies.storage import open_storage

@@ -13,12 +13,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from drtune.backbones.recipe import read_recipe
 from drtune.backbones.settings import BackboneSettings
 from drtune.banks.settings import ExtractSettings
 from drtune.base.errors import ConfigError
-from drtune.base.faults import Fault, describe, explain, render, unknown_keys, unknown_value
+from drtune.base.faults import Fault, describe, explain, render, suggestion, unknown_keys, unknown_value
 from drtune.base.runtime import RuntimeSettings
 from drtune.base.settings import Params, Settings
+from drtune.base.yaml import read_yaml
 from drtune.data.settings import AugmentSettings
 from drtune.evaluation.settings import EvaluateSettings
 from drtune.sources.settings import DataSettings
@@ -57,26 +59,6 @@ SETTINGS: Mapping[str, type[Settings]] = {
 """Method name -> settings type; a method is a folder with a method.py."""
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML 1.2 mapping (so that `1e-3` is a number).
-
-    Raises:
-        ConfigError: no such file, a syntax error, a key given twice, or not a mapping.
-    """
-    from ruamel.yaml import YAML  # here, so that settings are checked where only PyYAML is installed
-    from ruamel.yaml.error import YAMLError
-
-    try:
-        raw = YAML(typ="safe", pure=True).load(path)
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; run from the folder that holds dvc.yaml") from None
-    except YAMLError as fault:
-        raise ConfigError(f"{path.name}: not valid YAML\n{fault}") from None
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path.name}: expected sections (key: value), got {describe(raw)}")
-    return raw
-
-
 def load(path: Path, methods: Mapping[str, type[Settings]] = SETTINGS) -> Params:
     """Read and check every section of a settings file; see `parse`."""
     return parse(read_yaml(path), path.name, methods)
@@ -94,6 +76,7 @@ def parse(raw: Mapping[str, Any], source: str, methods: Mapping[str, type[Settin
         ConfigError: listing every fault with its dotted name, the value and what is allowed.
     """
     faults: list[Fault] = unknown_keys("", raw, [*SECTIONS, "methods", "study"])
+    raw = spelled_as_now(raw, faults)
     parsed: dict[str, Settings] = {}
     for name, section in SECTIONS.items():
         parse_into(parsed, faults, name, section, raw.get(name, MISSING))
@@ -115,6 +98,24 @@ def with_values(raw: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, 
             node = node[section]
         node[key] = value
     return fresh
+
+
+def spelled_as_now(raw: Mapping[str, Any], faults: list[Fault]) -> Mapping[str, Any]:
+    """Spell what releases before catalog/ had as it is spelled now, and append what to write to `faults`."""
+    data, backbone = raw.get("data"), raw.get("backbone")
+    if isinstance(data, dict) and "source" not in data and ("name" in data or "path" in data):
+        before = {key: data[key] for key in ("name", "path") if key in data}
+        name, path = before.get("name", "folder"), before.get("path", "images")
+        source = str(path) if name == "folder" else f"catalog/{name}.yaml"
+        found = ", ".join(f"{key}: {value}" for key, value in before.items())
+        faults.append(("data.source", f"is missing; in place of `{found}` write `source: {source}`"))
+        data = {key: value for key, value in data.items() if key not in before} | {"source": source}
+    if isinstance(backbone, dict) and backbone.get("weights") in ("timm", "none"):
+        recipe = "catalog/timm.yaml" if backbone["weights"] == "timm" else "catalog/random.yaml"
+        faults.append(
+            ("backbone.weights", f"in place of `weights: {backbone['weights']}` write `weights: {recipe}`")
+        )
+    return {**raw, "data": data} if "data" in raw else raw
 
 
 MISSING = object()
@@ -215,16 +216,32 @@ def unknown_method(train: Settings | None, known: Any) -> list[Fault]:
 
 
 def missing_paths(params: Params) -> list[Fault]:
-    """Faults of the two paths that dvc.yaml depends on; DVC itself only says `No such file or directory`."""
-    data, backbone = params[DataSettings], params[BackboneSettings]
+    """Faults of the two paths that dvc.yaml depends on; DVC itself only says `No such file or directory`.
+
+    Raises:
+        ConfigError: a record or recipe that is there, but has faults.
+    """
+    from drtune.sources.record import ENDINGS, read_record  # every layout, which no other settings need
+
+    source, weights = params[DataSettings].source, params[BackboneSettings].weights
     faults: list[Fault] = []
-    if not Path(data.path).exists():
-        what = f"{data.path!r}: no such folder; name the folder that holds your images"
-        faults.append(("data.path", what + " (DVC wants one for the other sources, too: images)"))
-    if backbone.weights not in ("timm", "none") and not Path(backbone.weights).is_file():
-        what = f"{backbone.weights!r}: no such file; give a .safetensors or .pth file"
-        faults.append(("backbone.weights", what + ", timm (the weights timm publishes) or none"))
+    if not Path(source).exists():
+        what = f"{source!r}: no such folder or record; name the folder that holds your images, or a record"
+        faults.append(("data.source", what + suggestion(source, catalogued("layout"))))
+    elif source.endswith(ENDINGS):
+        read_record(Path(source))
+    if not Path(weights).is_file():
+        what = f"{weights!r}: no such file; name a .safetensors or .pth file, or a recipe"
+        faults.append(("backbone.weights", what + suggestion(weights, catalogued("weights"))))
+    else:
+        read_recipe(weights)
     return faults
+
+
+def catalogued(key: str) -> list[str]:
+    """The files of catalog/ that have this key: `layout` in records of data sets, `weights` in recipes."""
+    paths = sorted(Path("catalog").glob("*.yaml"))
+    return [str(path) for path in paths if f"\n{key}:" in "\n" + path.read_text()]
 
 
 def cross_faults(parsed: Mapping[str, Settings], replaced: Mapping[str, Any]) -> list[Fault]:

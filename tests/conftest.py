@@ -23,13 +23,12 @@ from drtune.runs.console import Bar
 ROOT = Path(__file__).resolve().parents[1]
 COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}
 TINY = {
-    "data.name": "folder",
-    "data.path": "images",
+    "data.source": "images",
     "data.shots": 6,
     "data.val_fraction": 0.25,
     "data.test_fraction": 0.25,
     "backbone.kwargs": {"channels": [8, 8, 16, 16], "stem_width": 8},
-    "backbone.weights": "none",
+    "backbone.weights": str(ROOT / "catalog/random.yaml"),
     "backbone.image_size": 32,
     "extract.batch_size": 8,
     "train.epochs": 2,

@@ -5,7 +5,7 @@ from ruamel.yaml import YAML
 
 from drtune.base.errors import ConfigError
 from drtune.base.settings import Settings
-from drtune.params import load, missing_paths, read_yaml
+from drtune.params import load, missing_paths
 from drtune.sources.settings import DataSettings
 from drtune.training.settings import TrainSettings
 
@@ -38,7 +38,7 @@ def write(tmp_path, edit):
 
 def test_shipped_params_load_into_typed_frozen_sections():
     params = load(SHIPPED)
-    assert params[DataSettings].name == "digits"
+    assert params[DataSettings].source == "catalog/digits.yaml"
     assert isinstance(params[TrainSettings].lr_head, float)
     with pytest.raises(Exception, match="frozen"):
         params[TrainSettings].epochs = 3
@@ -68,7 +68,7 @@ def test_section_missing_or_of_another_kind(tmp_path):
 
     with pytest.raises(ConfigError) as caught:
         load(write(tmp_path, edit))
-    assert "section is missing; known keys: name, path, shots" in str(caught.value)
+    assert "section is missing; known keys: source, shots" in str(caught.value)
     assert "expected a section (key: value), got 3 (integer)" in str(caught.value)
 
 
@@ -191,38 +191,71 @@ def test_faults_between_settings(tmp_path, section, values, text):
         load(write(tmp_path, lambda raw: raw[section].update(values)))
 
 
-def test_exponents_are_numbers_and_doubled_keys_are_faults(tmp_path):
-    path = tmp_path / "p.yaml"
-    path.write_text("a: 1e-3\n")
-    assert read_yaml(path) == {"a": 0.001}
-    path.write_text("a: 1\na: 2\n")
-    with pytest.raises(ConfigError, match="p.yaml: not valid YAML"):
-        read_yaml(path)
-    path.write_text("- 1\n")
-    with pytest.raises(ConfigError, match=r"expected sections \(key: value\), got \[1\] \(list\)"):
-        read_yaml(path)
-    with pytest.raises(ConfigError, match="no such file; run from the folder that holds dvc.yaml"):
-        read_yaml(tmp_path / "none.yaml")
-
-
 def test_train_method_must_be_a_key_of_methods_where_their_types_are_not_given(tmp_path):
     path = write(tmp_path, lambda raw: raw["train"].update(method="dr_tun"))
     with pytest.raises(ConfigError, match=r"train\.method  'dr_tun' is unknown; did you mean dr_tune\?"):
         load(path)
 
 
+def set_paths(source, weights):
+    def edit(raw):
+        raw["data"]["source"], raw["backbone"]["weights"] = source, weights
+
+    return edit
+
+
 def test_paths_that_dvc_depends_on_must_exist(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    params = load(write(tmp_path, lambda raw: raw["data"].update(path="pets")))
-    data, weights = missing_paths(params)
-    assert data[0] == "data.path"
-    assert data[1].startswith("'pets': no such folder; name the folder that holds your images")
-    assert weights[0] == "backbone.weights"
-    assert "no such file; give a .safetensors or .pth file, timm" in weights[1]
+    (tmp_path / "catalog").symlink_to(SHIPPED.parent / "catalog")
+    missing = missing_paths(load(write(tmp_path, set_paths("catalog/oxford_pet.yaml", "catalog/tim.yaml"))))
+    (data, data_text), (weights, weights_text) = missing
+    assert (data, weights) == ("data.source", "backbone.weights")
+    assert data_text.startswith(
+        "'catalog/oxford_pet.yaml': no such folder or record; name the folder that holds your images, or a "
+        "record; did you mean catalog/oxford_pets.yaml? known: catalog/caltech101.yaml, catalog/cifar10.yaml"
+    )
+    assert "timm.yaml" not in data_text
+    assert weights_text == (
+        "'catalog/tim.yaml': no such file; name a .safetensors or .pth file, or a recipe; did you mean "
+        "catalog/timm.yaml? known: catalog/random.yaml, catalog/timm.yaml"
+    )
     Path("pets").mkdir()
-    params = load(write(tmp_path, lambda raw: (raw["data"].update(path="pets"), no_weights(raw))))
-    assert missing_paths(params) == []
+    Path("w.pth").touch()
+    for source, weights in (("pets", "w.pth"), ("catalog/digits.yaml", "catalog/random.yaml")):
+        assert missing_paths(load(write(tmp_path, set_paths(source, weights)))) == []
 
 
-def no_weights(raw):
-    raw["backbone"]["weights"] = "none"
+def test_records_and_recipes_that_are_there_are_checked(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text("weights: tim\n")
+    with pytest.raises(ConfigError, match=r"mine\.yaml: \d faults\n.*title .* is missing"):
+        missing_paths(load(write(tmp_path, set_paths("mine.yaml", "mine.yaml"))))
+    with pytest.raises(ConfigError, match=r"mine\.yaml: 1 fault\n  weights  expected 'timm' or 'random'"):
+        missing_paths(load(write(tmp_path, set_paths(".", "mine.yaml"))))
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        ({"name": "folder", "path": "/me/pets"}, "`name: folder, path: /me/pets` write `source: /me/pets`"),
+        ({"name": "dtd", "path": "images"}, "`name: dtd, path: images` write `source: catalog/dtd.yaml`"),
+        ({"name": "digits"}, "`name: digits` write `source: catalog/digits.yaml`"),
+        ({"path": "pets"}, "`path: pets` write `source: pets`"),
+    ],
+)
+def test_data_of_an_earlier_release_is_told_what_to_write(tmp_path, data, text):
+    def edit(raw):
+        del raw["data"]["source"]
+        raw["data"] |= data
+
+    with pytest.raises(ConfigError) as caught:
+        load(write(tmp_path, edit))
+    assert str(caught.value) == f"params.yaml: 1 fault\n  data.source  is missing; in place of {text}"
+
+
+@pytest.mark.parametrize(("before", "now"), [("timm", "timm"), ("none", "random")])
+def test_weights_of_an_earlier_release_are_told_what_to_write(tmp_path, before, now):
+    with pytest.raises(ConfigError) as caught:
+        load(write(tmp_path, set_paths("pets", before)))
+    text = f"backbone.weights  in place of `weights: {before}` write `weights: catalog/{now}.yaml`"
+    assert str(caught.value) == f"params.yaml: 1 fault\n  {text}"

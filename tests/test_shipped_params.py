@@ -12,7 +12,8 @@ from drtune.banks.settings import ExtractSettings
 from drtune.base.faults import rule_of
 from drtune.base.report import NullReport
 from drtune.base.settings import Settings
-from drtune.params import SECTIONS, SETTINGS, load, read_yaml
+from drtune.base.yaml import read_yaml
+from drtune.params import SECTIONS, SETTINGS, load
 from drtune.studies.space import StudySettings
 from pipeline import download, evaluate, extract, train
 

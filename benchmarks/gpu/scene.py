@@ -17,8 +17,13 @@ from drtune.backbones.zoo import Backbone, build_backbone
 from drtune.base.settings import Params
 from drtune.params import parse, with_values
 
-SHIPPED = Path(__file__).resolve().parents[2] / "params.yaml"
-RANDOM = {"backbone.weights": "none", "backbone.mean": [0.5, 0.5, 0.5], "backbone.std": [0.5, 0.5, 0.5]}
+ROOT = Path(__file__).resolve().parents[2]
+SHIPPED = ROOT / "params.yaml"
+RANDOM = {
+    "backbone.weights": str(ROOT / "catalog/random.yaml"),
+    "backbone.mean": [0.5, 0.5, 0.5],
+    "backbone.std": [0.5, 0.5, 0.5],
+}
 COLOURS = {"blue": (40, 40, 200), "green": (40, 200, 40), "red": (200, 40, 40)}
 TOY = {"channels": [8, 8, 16, 16], "stem_width": 8}
 """Arguments of a resnet10t that runs anywhere."""

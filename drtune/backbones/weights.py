@@ -66,8 +66,8 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise WeightsError(
-            f"backbone.weights: no such file: {path}; give the path of a .safetensors or .pth file, "
-            "'timm' for the weights timm publishes, or 'none'"
+            f"backbone.weights: no such file: {path}; name a .safetensors or .pth file, or a recipe: "
+            "catalog/timm.yaml for the weights that timm publishes, catalog/random.yaml for random ones"
         )
     if path.suffix == ".safetensors":
         try:

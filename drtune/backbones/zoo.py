@@ -13,15 +13,19 @@ from typing import Any
 import timm
 import torch
 from huggingface_hub import constants as hub
+from huggingface_hub import hf_hub_download
 from timm.data import resolve_model_data_config
 from torch import nn
 
 from drtune.backbones.classifier import Classifier
+from drtune.backbones.recipe import Recipe, read_recipe
 from drtune.backbones.settings import BackboneSettings
 from drtune.backbones.weights import fingerprint, first_line, load_encoder, read_checkpoint, recorded
 from drtune.base.errors import ConfigError, WeightsError
+from drtune.base.files import sha256_of
 from drtune.data.transforms import InputSpec
 
+PUBLISHED = "model.safetensors"
 HUB_SECONDS = 5.0
 """Longest wait for the hub's first answer; its own client would ask for a minute before it gives up."""
 
@@ -53,16 +57,17 @@ def build_backbone(settings: BackboneSettings) -> Backbone:
     """Build a timm encoder and load its weights.
 
     Raises:
-        ConfigError: unknown model name, or arguments that the model does not take.
+        ConfigError: unknown model name, arguments that the model does not take, or a recipe with faults.
         WeightsError: weights that cannot be had, read or fitted.
     """
     check_name(settings.name)
+    recipe = read_recipe(settings.weights)
     settings = completed(settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        encoder = create(settings)
+        encoder = create(settings, recipe)
     spec = input_spec(settings, encoder)
-    if settings.weights not in ("timm", "none"):
+    if recipe is None:
         path = Path(settings.weights)
         load_encoder(encoder, read_checkpoint(path), classifier_of(encoder), path.name)
     identity = fingerprint(encoder)
@@ -92,13 +97,13 @@ def check_name(name: str) -> None:
     )
 
 
-def create(settings: BackboneSettings) -> nn.Module:
+def create(settings: BackboneSettings, recipe: Recipe | None) -> nn.Module:
     """Create the timm model without a classifier, with timm's own weights where asked for."""
     arguments: dict[str, Any] = dict(settings.kwargs or {})
     if settings.image_size is not None and fixed_input(settings.name):
         arguments.setdefault("img_size", settings.image_size)
-    if settings.weights == "timm":
-        return create_pretrained(settings.name, arguments)
+    if recipe is not None and recipe.weights == "timm":
+        return create_pretrained(settings.name, arguments, recipe)
     try:
         model: nn.Module = timm.create_model(settings.name, num_classes=0, **arguments)
     except TypeError as fault:
@@ -108,17 +113,22 @@ def create(settings: BackboneSettings) -> nn.Module:
     return model
 
 
-def create_pretrained(name: str, arguments: dict[str, Any]) -> nn.Module:
+def create_pretrained(name: str, arguments: dict[str, Any], recipe: Recipe) -> nn.Module:
     """Create a timm model with the weights that timm publishes.
 
     Raises:
         ConfigError: arguments that the model does not take.
-        WeightsError: weights that cannot be had, or do not fit the arguments.
+        WeightsError: weights that cannot be had, are not those of the recipe, or do not fit the arguments.
     """
     silence = hub_silence()
     try:
         with cache_alone(bool(silence)):
-            model: nn.Module = timm.create_model(name, pretrained=True, num_classes=0, **arguments)
+            source = pinned_source(name, recipe)
+            model: nn.Module = timm.create_model(
+                name, pretrained=True, num_classes=0, pretrained_cfg_overlay=source, **arguments
+            )
+    except WeightsError:
+        raise
     except TypeError as fault:
         raise ConfigError(does_not_take(name, arguments, fault)) from None
     except Exception as fault:
@@ -129,6 +139,30 @@ def create_pretrained(name: str, arguments: dict[str, Any]) -> nn.Module:
             ) from None
         raise WeightsError(hub_text(name, silence or first_line(fault))) from None
     return model
+
+
+def pinned_source(name: str, recipe: Recipe) -> dict[str, str] | None:
+    """Where timm shall take its weights from, in words of its own record; None where nothing is pinned.
+
+    Raises:
+        WeightsError: timm takes them from elsewhere, or the file is another one.
+    """
+    if recipe.revision is None and recipe.sha256 is None:
+        return None
+    config = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    if config is None or not config.hf_hub_id:
+        raise WeightsError(
+            f"backbone.weights: the recipe pins revision or sha256, but timm has no weights of {name} on the "
+            "Hugging Face hub; set both to null, or fetch a file and name it in backbone.weights"
+        )
+    path = hf_hub_download(config.hf_hub_id, PUBLISHED, revision=recipe.revision)
+    found = sha256_of(Path(path))
+    if recipe.sha256 not in (None, found):
+        raise WeightsError(
+            f"backbone.weights: {PUBLISHED} of {config.hf_hub_id} has sha256 {found}, the recipe says "
+            f"{recipe.sha256}; correct the recipe, or pin the revision that has that file"
+        )
+    return {"file": path}
 
 
 def does_not_take(name: str, arguments: dict[str, Any], fault: Exception) -> str:

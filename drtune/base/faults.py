@@ -1,10 +1,11 @@
 """Faults in settings, in plain words: dotted name, value found, what is allowed, the nearest known name."""
 
 import difflib
+import re
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel
+from pydantic import AfterValidator, BaseModel
 from pydantic_core import PydanticCustomError
 
 Fault = tuple[str, str]
@@ -74,11 +75,30 @@ def each_once(values: list[T]) -> list[T]:
     return values
 
 
+def hexadecimal(length: int) -> AfterValidator:
+    """Validate that a text is a digest of so many hexadecimal digits."""
+
+    def check(value: str) -> str:
+        if not re.fullmatch(rf"[0-9a-f]{{{length}}}", value):
+            raise PydanticCustomError("digest", "expected {length} hexadecimal digits", {"length": length})
+        return value
+
+    return AfterValidator(check)
+
+
 def explain(prefix: str, section: type[BaseModel], fault: Any) -> Fault:
-    """Turn one pydantic fault into (dotted name, plain words)."""
+    """Turn one pydantic fault into (dotted name, plain words).
+
+    Args:
+        prefix: dotted name of the section; empty where it is the whole file.
+        section: the settings type.
+        fault: as pydantic lists it; its type `sentence` says all there is to say.
+    """
     place = fault["loc"]  # the field, then branches of a union (text) and places in a list (numbers)
+    if len(place) > 2 and (inner := section_in_list(section, place[0])):
+        return explain(joined(prefix, *place[:2]), inner, {**fault, "loc": place[2:]})
     parts = [str(place[0]), *(str(part) for part in place[1:] if isinstance(part, int))]
-    key, kind, context = ".".join([prefix, *parts]), fault["type"], fault.get("ctx", {})
+    key, kind, context = joined(prefix, *parts), fault["type"], fault.get("ctx", {})
     got = describe(fault["input"])
     if kind == "extra_forbidden":
         return key, "unknown key" + suggestion(parts[-1], list(section.model_fields))
@@ -93,7 +113,18 @@ def explain(prefix: str, section: type[BaseModel], fault: Any) -> Fault:
         return key, f"expected {rule_of(section, parts[0]) or f'a value {sign} {context[name]}'}, got {got}"
     if kind in ("too_short", "too_long"):
         return key, f"expected {rule_of(section, parts[0])}, got {got}"
-    return key, f"{fault['msg']}, got {got}"
+    return key, fault["msg"] if kind == "sentence" else f"{fault['msg']}, got {got}"
+
+
+def joined(*names: int | str) -> str:
+    """A dotted name; empty parts are left out."""
+    return ".".join(str(name) for name in names if name != "")
+
+
+def section_in_list(section: type[BaseModel], field: str) -> type[BaseModel] | None:
+    """The settings type that a field lists, or None where it is no list of sections."""
+    kinds = get_args(section.model_fields[field].annotation) if field in section.model_fields else ()
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
 
 
 def rule_of(section: type[BaseModel], field: str, prefix: str = "") -> str:
@@ -113,7 +144,9 @@ def rule(schema: Mapping[str, Any]) -> str:
     if "enum" in schema.get("items", {}):
         return f"a list of {rule(schema['items'])}" + (", at least one" if schema.get("minItems") else "")
     if schema.get("type") == "array":
-        return f"a list of {schema.get('minItems', 'any')} numbers"
+        items = schema["items"]
+        what = "sections" if "$ref" in items else "texts" if items.get("type") == "string" else "numbers"
+        return f"a list of {schema.get('minItems', '')} {what}".replace("  ", " ")
     signs = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
     limits = [f"{sign} {schema[key]:g}" for key, sign in signs.items() if key in schema]
     return " ".join([kinds.get(str(schema.get("type")), "a value"), " and ".join(limits)]).strip()

@@ -1,8 +1,10 @@
-"""One seed for everything that draws."""
+"""One seed for everything that draws; PyTorch is imported where a generator of its own is asked for."""
 
 import hashlib
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 
 def derive(seed: int, *parts: int | str) -> int:
@@ -15,6 +17,8 @@ def derive(seed: int, *parts: int | str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
-def generator(seed: int, *parts: int | str) -> torch.Generator:
+def generator(seed: int, *parts: int | str) -> "torch.Generator":
     """Return a CPU generator seeded by `derive`."""
+    import torch
+
     return torch.Generator().manual_seed(derive(seed, *parts))

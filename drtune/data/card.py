@@ -40,7 +40,7 @@ class DatasetCard(BaseModel):
     """Everything known about one packed data set.
 
     Attributes:
-        name: `data.name`.
+        name: of the record or folder that `data.source` names.
         title: for people.
         classes: class names in label order; a label is an index into it.
         counts: images per split; sets drawn otherwise are named `ood/NAME`.

@@ -10,16 +10,18 @@ from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import torch
 from PIL import Image
-from torch import Tensor
 
 from drtune.base.errors import DataError
 from drtune.data.card import read_card
 from drtune.data.images import decode_rgb
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Row = tuple[str, bytes, int]
 """(id, encoded image, label)"""
@@ -156,8 +158,10 @@ class PackedSplit:
         return ids
 
     @cached_property
-    def labels(self) -> Tensor:
+    def labels(self) -> "Tensor":
         """[N] int64 class indices."""
+        import torch  # who writes a split does without
+
         return torch.from_numpy(self._table.column("label").to_numpy().astype(np.int64))
 
     def encoded(self, row: int) -> bytes:

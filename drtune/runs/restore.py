@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 
 from drtune.base.errors import TrackingError
 from drtune.base.files import read_json
-from drtune.params import read_yaml
+from drtune.base.yaml import read_yaml
 from drtune.runs.commits import PATIENT
 from drtune.runs.holdings import ENTRY
 from drtune.runs.mlflow_pipeline import RUN

@@ -21,7 +21,7 @@ from ruamel.yaml import YAML
 
 from drtune.base.errors import ConfigError, TrackingError
 from drtune.base.files import read_json
-from drtune.params import read_yaml
+from drtune.base.yaml import read_yaml
 from drtune.runs.outs import completed_entry, describe_outs, folder_listing, md5_of
 from drtune.runs.stage_key import cache_folder, cached_object, content_hash, stage_key
 

@@ -108,7 +108,7 @@ def about(name: str, params: Params) -> str:
     """What tells the runs of a stage apart at a glance: the method, or the data."""
     if name in ("train", "evaluate"):
         return params[TrainSettings].method
-    return params[DataSettings].name
+    return Path(params[DataSettings].source).name.removesuffix(".yaml")
 
 
 def checkpoints_of(root: Path, key: str) -> Path:

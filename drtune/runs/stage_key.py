@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from drtune.base.errors import ConfigError
-from drtune.params import read_yaml
+from drtune.base.yaml import read_yaml
 
 log = logging.getLogger(__name__)
 

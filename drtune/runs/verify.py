@@ -11,7 +11,7 @@ from typing import Any
 
 from drtune.base.errors import TrackingError
 from drtune.base.files import read_json
-from drtune.params import read_yaml
+from drtune.base.yaml import read_yaml
 from drtune.runs.record import device_name
 from drtune.runs.restore import Restored, dvc
 from drtune.runs.run_store import RunStore, StoredRun

@@ -22,6 +22,7 @@ PACKAGES = (
     "pandas",
     "pillow",
     "pydantic",
+    "pyyaml",
     "ruamel-yaml",
     "safetensors",
     "timm",

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import http.client
+import json
 import os
 import shutil
 import tarfile
@@ -10,14 +11,17 @@ import urllib.request
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 from urllib.parse import urlsplit
 
-from torchvision.datasets.utils import extract_archive
+from pydantic import AfterValidator, model_validator
+from pydantic_core import PydanticCustomError
 
 from drtune.base.errors import DataError
+from drtune.base.faults import hexadecimal
 from drtune.base.files import replacing
+from drtune.base.settings import Settings
 
 Fetching = Callable[[str, int, int], None]
 """(file name, bytes so far, bytes in all or 0 where the server does not say)"""
@@ -25,75 +29,99 @@ Fetching = Callable[[str, int, int], None]
 CHUNK = 1024**2
 TIMEOUT_S = 60
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+MADE_FROM = ".archives.json"
 
 
-@dataclass(frozen=True)
-class Archive:
-    """One published file.
+def names_a_file(url: str) -> str:
+    """Validate an address: of the web or of a file system, with a file's name at its end."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https", "file") or Path(parts.path).name in ("", ".."):
+        raise PydanticCustomError("url", "expected the address of a file: http://, https:// or file://")
+    return url
+
+
+class Archive(Settings):
+    """One published file: an archive, or a file that is used as it is.
 
     Attributes:
         url: where it is, or was, published.
-        md5: as published; None where nobody publishes one.
+        sha256: of the file. One of the two digests must be given; nothing is unpacked unchecked.
+        md5: the same for files of which md5 is what is published.
         into: folder inside the extracted tree.
         inner: an archive inside this one that is unpacked as well.
-        beside: the archive itself is wanted in the extracted tree too.
         gone: the host no longer answers; only a copy put there by hand is used.
     """
 
-    url: str
-    md5: str | None
+    url: Annotated[str, AfterValidator(names_a_file)]
+    sha256: Annotated[str, hexadecimal(64)] | None = None
+    md5: Annotated[str, hexadecimal(32)] | None = None
     into: str = ""
     inner: str | None = None
-    beside: bool = False
     gone: bool = False
+
+    @model_validator(mode="after")
+    def one_digest(self) -> "Archive":
+        """Refuse a file that could not be checked, or that has two truths."""
+        if (self.sha256 is None) == (self.md5 is None):
+            raise PydanticCustomError(
+                "sentence",
+                "give sha256 or md5 of the file, one of the two; `sha256sum FILE` prints the first",
+            )
+        return self
 
     @property
     def file(self) -> str:
         """File name in the download folder."""
         return Path(urlsplit(self.url).path).name
 
+    @property
+    def digest(self) -> tuple[str, str]:
+        """Name of the algorithm and the file's digest."""
+        return ("md5", self.md5) if self.md5 else ("sha256", self.sha256 or "")
+
 
 def obtain(name: str, archives: Sequence[Archive], downloads: Path, fetching: Fetching | None) -> Path:
     """Return the extracted tree of a data set, fetching and unpacking only what is not there yet.
 
     Archives lie in `downloads/NAME/FILE`, the tree in `downloads/NAME/extracted`; the tree appears complete
-    or not at all.
+    or not at all. It is made again where it was made from other archives: a record may have been changed.
 
     Raises:
         DataError: a file cannot be fetched, fails its checksum or cannot be unpacked; says what to do.
     """
     home = downloads / name
     tree = home / "extracted"
-    if tree.is_dir():
+    made_from = json.dumps([archive.model_dump() for archive in archives])
+    if (tree / MADE_FROM).is_file() and (tree / MADE_FROM).read_text() == made_from:
         return tree
     for archive in archives:
         if (home / archive.file).is_file():
-            check(home / archive.file, archive.md5)
+            check(home / archive.file, archive)
         else:
             fetch(name, archive, archives, home, fetching)
     with replacing(tree) as fresh:
         for archive in archives:
             place(archive, home / archive.file, fresh / archive.into)
+        (fresh / MADE_FROM).write_text(made_from)
     return tree
 
 
-def check(path: Path, md5: str | None) -> None:
+def check(path: Path, archive: Archive) -> None:
     """Refuse an archive that is not the published one.
 
     Raises:
         DataError: its checksum differs.
     """
-    if difference := mismatch(path, md5):
+    if difference := mismatch(path, archive):
         raise DataError(f"{path}: {difference}; it is damaged or another version: delete it and run again")
 
 
-def mismatch(path: Path, md5: str | None) -> str | None:
-    """Compare a file with its published checksum; say how they differ, or None."""
-    if md5 is None:
-        return None
+def mismatch(path: Path, archive: Archive) -> str | None:
+    """Compare a file with its published digest; say how they differ, or None."""
+    kind, published = archive.digest
     with path.open("rb") as stream:
-        found = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    return None if found == md5 else f"md5 is {found}, published is {md5}"
+        found = hashlib.file_digest(stream, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()
+    return None if found == published else f"{kind} is {found}, published is {published}"
 
 
 def fetch(
@@ -109,7 +137,7 @@ def fetch(
     try:
         with replacing(home / archive.file) as fresh:
             download(archive, fresh, fetching)
-            if difference := mismatch(fresh, archive.md5):
+            if difference := mismatch(fresh, archive):
                 raise OSError(f"what came is not the published file: {difference}")
     except (OSError, http.client.HTTPException) as fault:
         if isinstance(fault, OSError) and fault.errno in DISK_FULL:
@@ -139,12 +167,10 @@ def download(archive: Archive, target: Path, fetching: Fetching | None) -> None:
 def by_hand(name: str, archive: Archive, archives: Sequence[Archive], home: Path, reason: str) -> str:
     """Say what failed and which files to put where."""
     missing = [item for item in archives if not (home / item.file).is_file()]
-    lines = [
-        f"  {item.file}  from {item.url}" + (f"  (md5 {item.md5})" if item.md5 else "") for item in missing
-    ]
+    lines = [f"  {item.file}  from {item.url}  ({' '.join(item.digest)})" for item in missing]
     return "\n".join(
         [
-            f"data.name {name}: cannot fetch {archive.file} from {archive.url}: {reason}",
+            f"{name}: cannot fetch {archive.file} from {archive.url}: {reason}",
             f"get by other means, put into {home}/ and run again (what is there is not fetched again):",
             *lines,
         ]
@@ -158,19 +184,27 @@ def place(archive: Archive, path: Path, folder: Path) -> None:
         DataError: the archive is damaged.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    packed = archive.file.endswith((".tgz", ".tar.gz", ".zip"))
-    if archive.beside or not packed:
+    if not archive.file.endswith((".tar", ".tgz", ".tar.gz", ".zip")):
         link_or_copy(path, folder / archive.file)
-    if not packed:
         return
     try:
-        extract_archive(path, folder)
+        unpack(path, folder)
         if archive.inner is not None:
-            extract_archive(folder / archive.inner, folder)
+            unpack(folder / archive.inner, folder)
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError) as fault:
         if isinstance(fault, OSError) and fault.errno in DISK_FULL:
             raise
         raise DataError(f"{path} cannot be unpacked ({fault}); delete it and run again") from None
+
+
+def unpack(path: Path, folder: Path) -> None:
+    """Unpack one archive; no member may lie outside the folder."""
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path) as archive:
+            archive.extractall(folder)
+    else:
+        with tarfile.open(path) as archive:
+            archive.extractall(folder, filter="data")
 
 
 def link_or_copy(path: Path, target: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from drtune.base.errors import DataError
 from drtune.data.packed import Split
-from drtune.sources.samples import Parts, Sample, Source, file_sample, printable
+from drtune.sources.samples import Listing, Sample, Source, file_sample, printable
 
 OOD = "ood"
 KNOWN = [*Split, OOD]
@@ -19,10 +19,7 @@ LAYOUTS = (
 
 
 def folder_source(path: str) -> Source:
-    """Read a folder of images; nothing is decoded here.
-
-    Hidden files, and files that lie outside the class folders, are passed over. Folders inside a class folder
-    are walked, symbolic links are followed. Ids are paths below the folder; classes are in natural order.
+    """Read a user's folder of images; nothing is decoded here.
 
     Args:
         path: the folder; relative to the current folder.
@@ -33,26 +30,39 @@ def folder_source(path: str) -> Source:
     root = Path(path).expanduser()
     if not path or not root.is_dir():
         what = "is a file; unpack it and name the folder" if root.is_file() else "no such folder"
-        raise DataError(f"data.path {path!r}: {what}; {LAYOUTS}")
-    tops = {entry.name: entry for entry in folders_in(root)}
-    parted = is_parted(root, tops)
-    places = part_places(root, tops) if parted else {Split.TRAIN.value: root}
-    classes = natural({entry.name for place in places.values() for entry in folders_in(place)})
-    check_names(root, classes)
-    check_wrapping(root, classes)
-    labels = {name: label for label, name in enumerate(classes)}
-    samples = {name: samples_in(place, root, labels) for name, place in places.items()}
-    parts: Parts = {split: samples[split] for split in Split if split in samples}
-    given = ", ".join(parts)
+        raise DataError(f"data.source {path!r}: {what}; {LAYOUTS}")
+    classes, parts = list_folder(root, root)
+    given = ", ".join(name for name in parts if not name.startswith(OOD))
     return Source(
+        name=root.resolve().name,
         title=root.resolve().name,
         classes=tuple(classes),
         parts=parts,
         origin="a folder of images",
         licence="unknown",
-        split=f"{given} as given by folders" if parted else "the folder has no split",
-        ood={name.removeprefix(f"{OOD}/"): rows for name, rows in samples.items() if name.startswith(OOD)},
+        split=f"{given} as given by folders" if is_parted(root) else "the folder has no split",
     )
+
+
+def list_folder(root: Path, base: Path) -> Listing:
+    """List the images of a folder.
+
+    Hidden files, and files that lie outside the class folders, are passed over. Folders inside a class folder
+    are walked, symbolic links are followed. Classes are in natural order.
+
+    Args:
+        root: the folder.
+        base: folder at or above it; ids are paths below this one.
+
+    Raises:
+        DataError: no class folders, or a layout that cannot be understood.
+    """
+    places = part_places(root) if is_parted(root) else {Split.TRAIN.value: root}
+    classes = natural({entry.name for place in places.values() for entry in folders_in(place)})
+    check_names(root, classes)
+    check_wrapping(root, classes)
+    labels = {name: label for label, name in enumerate(classes)}
+    return classes, {name: samples_in(place, base, labels) for name, place in places.items()}
 
 
 def visible(folder: Path) -> list[Path]:
@@ -73,30 +83,32 @@ def folders_in(folder: Path) -> list[Path]:
     return [entry for entry in visible(folder) if entry.is_dir()]
 
 
-def is_parted(root: Path, tops: dict[str, Path]) -> bool:
+def is_parted(root: Path) -> bool:
     """Whether folders stand for train, val and test; a class may be called `train` if it holds images alone.
 
     Raises:
         DataError: val, test or ood without train.
     """
+    tops = {entry.name: entry for entry in folders_in(root)}
     others = [name for name in tops if name not in KNOWN]
     if Split.TRAIN in tops:
         return bool(folders_in(tops[Split.TRAIN])) or not others
     if tops and not others:
-        raise DataError(f"data.path '{root}': holds {', '.join(tops)} but no train; {LAYOUTS}")
+        raise DataError(f"data.source '{root}': holds {', '.join(tops)} but no train; {LAYOUTS}")
     return False
 
 
-def part_places(root: Path, tops: dict[str, Path]) -> dict[str, Path]:
+def part_places(root: Path) -> dict[str, Path]:
     """The folders of train, val, test and each ood set, by split name.
 
     Raises:
         DataError: a folder beside train with an unknown meaning.
     """
+    tops = {entry.name: entry for entry in folders_in(root)}
     others = [name for name in tops if name not in KNOWN]
     if others:
         raise DataError(
-            f"data.path '{root}': holds train and also {', '.join(others)}; beside train only "
+            f"data.source '{root}': holds train and also {', '.join(others)}; beside train only "
             f"{', '.join(KNOWN[1:])} are understood: rename or move the others (valid -> val)"
         )
     places = {split.value: tops[split] for split in Split if split in tops}
@@ -121,7 +133,7 @@ def natural_key(name: str) -> list[tuple[bool, int, str]]:
 def check_names(root: Path, classes: list[str]) -> None:
     """Refuse a folder without classes, or with class names that no text file can hold."""
     if not classes:
-        raise DataError(f"data.path '{root}': holds no class folders; {LAYOUTS}")
+        raise DataError(f"data.source '{root}': holds no class folders; {LAYOUTS}")
     for name in classes:
         if printable(name) != name:
             raise DataError(f"class folder {name!r} in {root}: its name is not valid UTF-8; rename it")
@@ -131,16 +143,16 @@ def check_wrapping(root: Path, classes: list[str]) -> None:
     """Recognise a data set that lies one folder deeper, as archives often unpack."""
     if len(classes) == 1 and (root / classes[0]).is_dir() and len(folders_in(root / classes[0])) > 1:
         raise DataError(
-            f"data.path '{root}': holds the one folder {classes[0]}, which holds folders itself; "
-            f"did you mean data.path: {root / classes[0]}?"
+            f"data.source '{root}': holds the one folder {classes[0]}, which holds folders itself; "
+            f"did you mean data.source: {root / classes[0]}?"
         )
 
 
-def samples_in(place: Path, root: Path, labels: dict[str, int]) -> list[Sample]:
+def samples_in(place: Path, base: Path, labels: dict[str, int]) -> list[Sample]:
     """All files of the class folders in `place`, sorted by id."""
     return sorted(
         (
-            file_sample(path, root, labels[folder.name])
+            file_sample(path, base, labels[folder.name])
             for folder in folders_in(place)
             for path in files_below(folder, frozenset())
         ),

@@ -55,10 +55,9 @@ def ingest(
         DataError: anything wrong with the source, or a full disk.
     """
     try:
-        source = read_source(settings, downloads, fetching)
-        parts = named_parts(source)
-        check_classes(source.title, source.classes, parts)
-        checked = check_images(source.title, parts, settings.on_bad_image, progress)
+        source = read_source(settings.source, downloads, fetching)
+        check_classes(source.title, source.classes, source.parts)
+        checked = check_images(source.title, source.parts, settings.on_bad_image, progress)
         if checked.skipped:
             check_classes(source.title, source.classes, checked.parts, len(checked.skipped))
         division = divide(checked.parts, settings, source)
@@ -71,12 +70,6 @@ def ingest(
                 "make room and run again"
             ) from None
         raise
-
-
-def named_parts(source: Source) -> dict[str, list[Sample]]:
-    """All parts of a source under one name each: splits first, then `ood/NAME`."""
-    parts = {split.value: source.parts[split] for split in Split if split in source.parts}
-    return parts | {f"ood/{name}": list(rows) for name, rows in source.ood.items()}
 
 
 def divide(parts: Mapping[str, list[Sample]], settings: DataSettings, source: Source) -> Division:
@@ -151,7 +144,7 @@ def write(
     if checked.skipped:
         warnings.append(f"files that could not be used and were left out: {len(checked.skipped)}")
     card = DatasetCard(
-        name=settings.name,
+        name=source.name,
         title=source.title,
         classes=source.classes,
         counts={part: len(values) for part, values in labels.items()},

@@ -1,15 +1,13 @@
 """What every source of images hands over: plain rows whose bytes are read when they are needed."""
 
 import io
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from PIL import Image
-
-from drtune.data.packed import Split
 
 
 class Sample(NamedTuple):
@@ -26,8 +24,11 @@ class Sample(NamedTuple):
     load: Callable[[], bytes]
 
 
-Parts = dict[Split, list[Sample]]
-"""Train, and those of val and test that the source itself sets apart."""
+Parts = dict[str, list[Sample]]
+"""By part name: train, those of val and test that the source itself sets apart, then `ood/NAME`."""
+
+Listing = tuple[list[str], Parts]
+"""Class names in label order, and the parts."""
 
 
 @dataclass(frozen=True)
@@ -35,22 +36,22 @@ class Source:
     """Images and where they come from.
 
     Attributes:
+        name: of the folder or of the record, without its ending.
         title: for people.
         classes: names in label order.
-        parts: train, and val or test where the source has them.
+        parts: the images, by part name.
         origin: homepage, or what else tells where the images are from.
         licence: as the publisher states it, or `unknown`.
         split: how the parts were set apart by the source, in words.
-        ood: further test sets by name, over all or some of the classes.
     """
 
+    name: str
     title: str
     classes: tuple[str, ...]
     parts: Parts
     origin: str
     licence: str
     split: str
-    ood: Mapping[str, list[Sample]] = field(default_factory=dict)
 
 
 def file_sample(path: Path, root: Path, label: int) -> Sample:

@@ -10,8 +10,7 @@ from drtune.base.settings import Count, Settings, Whole
 class DataSettings(Settings):
     """`data`: which images, and how they are split."""
 
-    name: str
-    path: str
+    source: str
     shots: Count | None
     fraction: Annotated[float, Field(gt=0, le=1)]
     val_fraction: Annotated[float, Field(gt=0, lt=1)]

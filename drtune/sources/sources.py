@@ -1,52 +1,50 @@
-"""From `data.name` to rows: the embedded digits, a folder, or an entry of the catalogue."""
+"""From `data.source` to rows: a record of catalog/, or a user's folder."""
 
 from pathlib import Path
 
-from drtune.base.errors import DataError
-from drtune.base.faults import unknown_value
+from drtune.base.errors import DataError, DRTuneError
 from drtune.sources.archives import Fetching, obtain
-from drtune.sources.catalog import CATALOG
-from drtune.sources.digits import digits_source
 from drtune.sources.folder import folder_source
+from drtune.sources.published import LAYOUTS
+from drtune.sources.record import ENDINGS, read_record
 from drtune.sources.samples import Source
-from drtune.sources.settings import DataSettings
-
-NAMES = ["digits", "folder", *CATALOG]
-"""What `data.name` may be."""
 
 
-def read_source(settings: DataSettings, downloads: Path, fetching: Fetching | None = None) -> Source:
+def read_source(source: str, downloads: Path, fetching: Fetching | None = None) -> Source:
     """List the images of a data set without decoding them.
 
+    Args:
+        source: path of a record, or of a folder.
+        downloads: where archives are kept, one folder a record.
+        fetching: called while an archive is downloaded.
+
     Raises:
-        DataError: an unknown name, a folder that cannot be understood, an archive that cannot be had.
+        ConfigError: a record with faults.
+        DataError: a folder that cannot be understood, an archive that cannot be had.
     """
-    if settings.name not in NAMES:
-        raise DataError(f"data.name: {unknown_value(settings.name, NAMES)}")
-    if settings.name == "digits":
-        return digits_source()
-    if settings.name == "folder":
-        return folder_source(settings.path)
-    return published_source(settings.name, downloads, fetching)
+    path = Path(source).expanduser()
+    if path.suffix in ENDINGS and not path.is_dir():
+        return published_source(path, downloads, fetching)
+    return folder_source(source)
 
 
-def published_source(name: str, downloads: Path, fetching: Fetching | None) -> Source:
-    """Fetch what is missing of a catalogue entry and read it.
+def published_source(path: Path, downloads: Path, fetching: Fetching | None) -> Source:
+    """Fetch what is missing of a record's files and read them.
 
     Raises:
+        ConfigError: a record with faults.
         DataError: an archive cannot be had (says what to put where), or the extracted tree is not whole.
     """
-    record = CATALOG[name]
-    tree = obtain(name, record.archives, downloads, fetching)
+    record = read_record(path)
+    tree = obtain(path.stem, record.files, downloads, fetching) if record.files else downloads
     try:
-        classes, parts = record.read(tree)
-    except (RuntimeError, OSError, ValueError, LookupError) as fault:
+        found, parts = LAYOUTS[record.layout](tree)
+        classes = record.named(found)
+    except DRTuneError:
+        raise
+    except Exception as fault:  # files that do not lie as the layout says can raise anything
         raise DataError(
-            f"data.name {name}: {tree} is not whole ({fault}); delete that folder and run again"
+            f"{path}: {tree} is not whole, or not of the layout {record.layout} "
+            f"({fault or type(fault).__name__}); correct the record, or delete that folder and run again"
         ) from None
-    if len(classes) != record.classes:
-        raise DataError(
-            f"data.name {name}: {tree} holds {len(classes)} classes, expected {record.classes}; "
-            "delete that folder and run again"
-        )
-    return Source(record.title, tuple(classes), parts, record.homepage, record.licence, record.split)
+    return Source(path.stem, record.title, classes, parts, record.homepage, record.licence, record.split)

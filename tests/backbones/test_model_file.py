@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -8,10 +10,11 @@ from drtune.backbones.settings import BackboneSettings
 from drtune.backbones.zoo import build_backbone
 from drtune.base.errors import WeightsError
 
+CATALOG = Path(__file__).resolve().parents[2] / "catalog"
 SMALL = BackboneSettings(
     name="resnet10t",
     kwargs={"channels": [8, 8, 16, 16], "stem_width": 8},
-    weights="none",
+    weights=str(CATALOG / "random.yaml"),
     image_size=32,
     mean=None,
     std=None,

@@ -116,7 +116,11 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("name", "content", "text"),
     [
-        ("none.pth", None, "no such file: .*; give the path of a .safetensors or .pth file, 'timm'"),
+        (
+            "none.pth",
+            None,
+            "no such file: .*; name a .safetensors or .pth file, or a recipe: catalog/timm",
+        ),
         ("w.h5", b"x", r"unknown ending '.h5'; allowed: .safetensors, .pth"),
         (
             "w.safetensors",

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -16,6 +17,7 @@ from drtune.data.card import data_sha256
 from drtune.data.settings import AugmentSettings
 from drtune.data.transforms import InputSpec
 
+CATALOG = Path(__file__).resolve().parents[2] / "catalog"
 N, V = 7, 2
 IMAGES = torch.randn(V, N, 3, 2, 2, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(N) % 3
@@ -75,8 +77,8 @@ def test_features_that_are_not_finite_name_the_sample_and_leave_nothing(tmp_path
 
 
 BACKBONE = BackboneSettings.model_construct(
-    name="resnet10t", kwargs={"b": 1, "a": 2}, weights="none", image_size=32, mean=None, std=None,
-    interpolation=None, crop_fraction=None, seed=0,
+    name="resnet10t", kwargs={"b": 1, "a": 2}, weights=str(CATALOG / "random.yaml"), image_size=32,
+    mean=None, std=None, interpolation=None, crop_fraction=None, seed=0,
 )  # fmt: skip
 AUGMENT = AugmentSettings.model_construct(
     crop_area=[0.5, 1.0],

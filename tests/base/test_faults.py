@@ -6,6 +6,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from drtune.base.faults import describe, each_once, explain, render, unknown_keys, unknown_value
 
 
+class Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+    size: Annotated[int, Field(ge=1)]
+
+
 class Sample(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
     count: Annotated[int, Field(ge=1)]
@@ -16,6 +21,8 @@ class Sample(BaseModel):
     triple: Annotated[list[float], Field(min_length=3, max_length=3)]
     kinds: Annotated[list[Literal["a", "b"]], AfterValidator(each_once)]
     levels: Annotated[list[Literal[1, 2]], Field(min_length=1)]
+    names: list[str] | None = None
+    parts: list[Part] = []
 
 
 GOOD = {
@@ -49,11 +56,26 @@ GOOD = {
         ({"kinds": "a"}, "s.kinds", "expected a list of a or b, got 'a' (text)"),
         ({"kinds": ["a", "b", "a"]}, "s.kinds", "names a twice; name each once, got ['a', 'b', 'a'] (list)"),
         ({"levels": []}, "s.levels", "expected a list of 1 or 2, at least one, got [] (list)"),
+        ({"names": "a"}, "s.names", "expected a list of texts or null, got 'a' (text)"),
+        ({"parts": "a"}, "s.parts", "expected a list of sections, got 'a' (text)"),
+        (
+            {"parts": [{"size": 1}, {"size": 0}]},
+            "s.parts.1.size",
+            "expected an integer >= 1, got 0 (integer)",
+        ),
+        ({"parts": [{}]}, "s.parts.0.size", "is missing; expected an integer >= 1"),
+        (
+            {"parts": [{"size": 1, "sice": 2}]},
+            "s.parts.0.sice",
+            "unknown key; did you mean size? known: size",
+        ),
+        ({"parts": [3]}, "s.parts.0", "expected a list of sections, got 3 (integer)"),
         ({"triple": 1.0}, "s.triple", "expected a list of 3 numbers, got 1.0 (number)"),
         (
             {"cuont": 1},
             "s.cuont",
-            "unknown key; did you mean count? known: count, rate, kind, on, weight, triple, kinds, levels",
+            "unknown key; did you mean count? known: count, rate, kind, on, weight, triple, kinds, "
+            "levels, names, parts",
         ),
     ],
 )

@@ -17,7 +17,7 @@ from benchmarks.ablation import (
     with_trial,
 )
 from drtune.base.files import read_json, write_json
-from drtune.params import read_yaml
+from drtune.base.yaml import read_yaml
 from drtune.sources.settings import DataSettings
 from drtune.training.settings import TrainSettings
 
@@ -156,7 +156,7 @@ def test_a_size_may_have_epochs_of_its_own():
 
 def test_a_cut_names_set_size_and_seed():
     params = settings(cut("toy", "full", 3) | PLAIN)
-    assert params[DataSettings].path == "benchmarks/images/toy"
+    assert params[DataSettings].source == "benchmarks/images/toy"
     assert params[DataSettings].shots is None
     assert params[DataSettings].seed == params[TrainSettings].seed == 3
 

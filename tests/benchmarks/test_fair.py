@@ -4,7 +4,8 @@ import pytest
 
 from benchmarks import fair
 from drtune.base.errors import ConfigError
-from drtune.params import SETTINGS, read_yaml
+from drtune.base.yaml import read_yaml
+from drtune.params import SETTINGS
 from drtune.sources.settings import DataSettings
 from drtune.training.settings import TrainSettings
 

@@ -6,7 +6,7 @@ import pytest
 from benchmarks import fair, fair_table
 from benchmarks.harness import spread
 from drtune.base.files import write_json
-from drtune.params import read_yaml
+from drtune.base.yaml import read_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -33,7 +33,7 @@ def test_check_names_paths_that_do_not_exist(tmp_path, monkeypatch):
     result = CliRunner().invoke(app, ["check", str(ROOT / "params.yaml")])
     assert result.exit_code == 2
     assert "params.yaml: 2 faults" in result.output
-    assert "data.path         'images': no such folder" in result.output
+    assert "data.source       'catalog/digits.yaml': no such folder or record" in result.output
 
 
 def test_help_imports_nothing_heavy():

@@ -58,11 +58,11 @@ def test_a_missing_folder_ends_with_words_and_a_failed_run(
     folder, tiny_params, as_script, empty_database, capsys
 ):
     shutil.copy(empty_database, "mlflow.db")
-    tiny_params(folder / "params.yaml", {"data.path": "nowhere"})
+    tiny_params(folder / "params.yaml", {"data.source": "nowhere"})
     assert as_script("download") == 1
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("download: ")]
     assert "nowhere" in line
     assert not Path("data").exists()
     assert not any(Path(".drtune/ckpt").iterdir())
     with closing(sqlite3.connect("mlflow.db")) as store:
-        assert store.execute("select name, status from runs").fetchall() == [("download folder", "FAILED")]
+        assert store.execute("select name, status from runs").fetchall() == [("download nowhere", "FAILED")]

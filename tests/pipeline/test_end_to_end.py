@@ -15,7 +15,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 NEEDED = ["drtune", "pipeline", "catalog", "dvc.yaml", "numbers.lock", ".gitignore", ".dvcignore"]
 NEEDED += [".dvc/config", ".dvc/.gitignore"]
-DIGITS = {"data.name": "digits", "data.shots": 2, "data.val_fraction": 0.05, "data.test_fraction": 0.05}
+RANDOM = {"backbone.weights": "catalog/random.yaml"}
+DIGITS = {"data.source": "catalog/digits.yaml", "data.shots": 2, **RANDOM}
+DIGITS |= {"data.val_fraction": 0.05, "data.test_fraction": 0.05}
 STAGES = ["download", "extract", "train", "evaluate"]
 FIGURES = ["confusion_matrix.png", "learning_curves.png", "reliability.png"]
 SEVERAL = "import sys; from dvc.cli import main; sys.exit(max(main(line.split()) for line in sys.argv[1:]))"
@@ -63,7 +65,7 @@ class Repository:
 
     def outs(self):
         """Path -> md5 of everything that the stages wrote."""
-        from drtune.params import read_yaml
+        from drtune.base.yaml import read_yaml
 
         stages = read_yaml(self.folder / "dvc.lock")["stages"]
         return {out["path"]: out["md5"] for stage in stages.values() for out in stage["outs"]}

@@ -11,7 +11,7 @@ import pytest
 
 import drtune
 from drtune.base.errors import ConfigError, TrackingError
-from drtune.params import read_yaml
+from drtune.base.yaml import read_yaml
 from drtune.runs import run_cache
 from drtune.runs.outs import describe_out
 from drtune.runs.run_cache import is_recorded, record_result

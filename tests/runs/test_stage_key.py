@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 
 import drtune
 from drtune.base.errors import ConfigError
-from drtune.params import read_yaml
+from drtune.base.yaml import read_yaml
 from drtune.runs.stage_key import (
     StageIdentity,
     current_stage_key,

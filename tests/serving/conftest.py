@@ -1,6 +1,7 @@
 """A finished model of a tiny network, made once."""
 
 import io
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from drtune.backbones.model_file import save_model
 from drtune.backbones.settings import BackboneSettings
 from drtune.backbones.zoo import build_backbone
 
+ROOT = Path(__file__).resolve().parents[2]
 COLOURS = [(200, 40, 40), (40, 200, 40), (40, 40, 200)]
 
 
@@ -18,7 +20,7 @@ def model_folder(tmp_path_factory):
     """A folder with model.safetensors and model.json of three classes."""
     settings = BackboneSettings(
         name="resnet10t",
-        weights="none",
+        weights=str(ROOT / "catalog/random.yaml"),
         kwargs={"channels": [8, 8, 16, 16], "stem_width": 8},
         image_size=32,
         mean=None,

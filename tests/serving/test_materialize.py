@@ -92,6 +92,7 @@ def imports(tree):
 
 def test_every_package_that_the_served_code_imports_is_required():
     names = {"PIL": "pillow", "ruamel": "ruamel-yaml", "pydantic_core": "pydantic", "huggingface_hub": "timm"}
+    names["yaml"] = "pyyaml"
     waiting, seen, packages = ["drtune.serving.pyfunc"], set(), set()
     while waiting:
         path = Path(drtune.__file__).parent.joinpath(*waiting.pop().split(".")[1:])

@@ -28,6 +28,10 @@ def md5(path: Path) -> str:
     return hashlib.md5(path.read_bytes()).hexdigest()
 
 
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 @pytest.fixture
 def published(tmp_path):
     """A host (file://) with two archives and a plain file."""
@@ -43,9 +47,11 @@ def published(tmp_path):
 
 def archives(host: Path) -> list[Archive]:
     return [
-        Archive(f"file://{host}/images.tgz", md5(host / "images.tgz"), into="base"),
-        Archive(f"file://{host}/labels.mat", md5(host / "labels.mat"), into="base"),
-        Archive(f"file://{host}/outer.zip", None, inner="outer/inner.tar.gz", beside=True),
+        Archive(url=f"file://{host}/images.tgz", md5=md5(host / "images.tgz"), into="base"),
+        Archive(url=f"file://{host}/labels.mat", md5=md5(host / "labels.mat"), into="base"),
+        Archive(
+            url=f"file://{host}/outer.zip", sha256=sha256(host / "outer.zip"), inner="outer/inner.tar.gz"
+        ),
     ]
 
 
@@ -56,7 +62,6 @@ def test_fetch_verify_unpack(tmp_path, published):
     assert (tree / "base" / "images" / "1.jpg").read_bytes() == b"one"
     assert (tree / "base" / "labels.mat").read_bytes() == b"labels"
     assert (tree / "deep" / "2.jpg").read_bytes() == b"two"
-    assert (tree / "outer.zip").is_file()
     assert ("labels.mat", 6, 6) in calls
     assert sorted(path.name for path in (tmp_path / "dl" / "pets").iterdir()) == [
         "extracted",
@@ -96,11 +101,13 @@ def test_unreachable_host_says_what_to_put_where(tmp_path, published, monkeypatc
     with pytest.raises(DataError) as caught:
         obtain("pets", archives(published), tmp_path / "dl", None)
     text = str(caught.value)
-    assert "data.name pets: cannot fetch labels.mat from file://" in text
+    assert "pets: cannot fetch labels.mat from file://" in text
     assert str(failure) in text
     assert f"put into {home}/ and run again" in text
     assert f"  labels.mat  from file://{published}/labels.mat  (md5 {md5(published / 'labels.mat')})" in text
-    assert f"  outer.zip  from file://{published}/outer.zip" in text
+    assert (
+        f"  outer.zip  from file://{published}/outer.zip  (sha256 {sha256(published / 'outer.zip')})" in text
+    )
     assert "  images.tgz  from" not in text  # it is there already
     assert [path.name for path in home.iterdir()] == ["images.tgz"]
     if isinstance(failure, urllib.error.HTTPError):
@@ -112,11 +119,11 @@ def test_host_that_is_gone_is_not_asked(tmp_path, monkeypatch):
     with pytest.raises(
         DataError, match=r"cannot fetch cars\.tgz from http://old/cars\.tgz: its host is gone"
     ):
-        obtain("cars", [Archive("http://old/cars.tgz", "0" * 32, gone=True)], tmp_path, None)
+        obtain("cars", [Archive(url="http://old/cars.tgz", md5="0" * 32, gone=True)], tmp_path, None)
 
 
 def test_wrong_file_from_the_host_is_not_kept(tmp_path, published):
-    record = Archive(f"file://{published}/images.tgz", "0" * 32)
+    record = Archive(url=f"file://{published}/images.tgz", md5="0" * 32)
     with pytest.raises(DataError, match=r"what came is not the published file: md5 is .*, published is 0000"):
         obtain("pets", [record], tmp_path / "dl", None)
     assert list((tmp_path / "dl" / "pets").iterdir()) == []
@@ -128,7 +135,7 @@ def test_connection_that_ends_early_is_not_kept(tmp_path, published, monkeypatch
 
     monkeypatch.setattr(urllib.request, "urlopen", lambda *a, **k: Short(b"abc"))
     with pytest.raises(DataError, match="connection ended after 3 of 10 bytes"):
-        obtain("pets", [Archive("http://x/a.tgz", None)], tmp_path / "dl", None)
+        obtain("pets", [Archive(url="http://x/a.tgz", md5="0" * 32)], tmp_path / "dl", None)
     assert list((tmp_path / "dl" / "pets").iterdir()) == []
 
 
@@ -147,8 +154,9 @@ def test_archive_that_cannot_be_unpacked(tmp_path, published, name):
     home.mkdir(parents=True)
     whole = published / ("images.tgz" if name == "a.tgz" else "outer.zip")
     (home / name).write_bytes(whole.read_bytes()[:60])
+    record = Archive(url=f"http://x/{name}", md5=md5(home / name))
     with pytest.raises(DataError, match=rf"{name} cannot be unpacked .* delete it and run again"):
-        obtain("pets", [Archive(f"http://x/{name}", None)], tmp_path / "dl", None)
+        obtain("pets", [record], tmp_path / "dl", None)
     assert [path.name for path in home.iterdir()] == [name]
 
 
@@ -159,3 +167,21 @@ def test_full_disk_is_not_blamed_on_the_network(tmp_path, published, monkeypatch
     monkeypatch.setattr(urllib.request, "urlopen", full)
     with pytest.raises(OSError, match="No space left"):
         obtain("pets", archives(published), tmp_path / "dl", None)
+
+
+def test_the_tree_follows_the_archives_it_is_made_from(tmp_path, published):
+    before, *others = archives(published)
+    tree = obtain("pets", [before, *others], tmp_path / "dl", None)
+    (tree / "base" / "images" / "1.jpg").write_bytes(b"edited")
+    assert obtain("pets", [before, *others], tmp_path / "dl", None) == tree
+    assert (tree / "base" / "images" / "1.jpg").read_bytes() == b"edited"
+    obtain("pets", [before.model_copy(update={"into": "other"}), *others], tmp_path / "dl", None)
+    assert (tree / "other" / "images" / "1.jpg").read_bytes() == b"one"
+    assert not (tree / "base" / "images").exists()
+
+
+def test_a_sha256_is_checked(tmp_path, published):
+    record = Archive(url=f"file://{published}/labels.mat", sha256="0" * 64)
+    with pytest.raises(DataError, match=f"sha256 is {sha256(published / 'labels.mat')}, published is 0000"):
+        obtain("pets", [record], tmp_path / "dl", None)
+    assert list((tmp_path / "dl" / "pets").iterdir()) == []

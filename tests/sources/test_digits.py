@@ -1,22 +1,23 @@
 """The embedded digits are the real scans, dark on white."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
 from drtune.data.packed import Split
-from drtune.sources.digits import digits_source
+from drtune.sources.digits import digits
 
 
 def test_pixels_ids_and_labels():
-    source = digits_source()
-    assert list(source.parts) == [Split.TRAIN]
-    samples = source.parts[Split.TRAIN]
+    classes, parts = digits(Path())
+    assert list(parts) == [Split.TRAIN]
+    samples = parts[Split.TRAIN]
     assert (len(samples), samples[0].id, samples[-1].id) == (1797, "digits/0000", "digits/1796")
-    assert source.classes == tuple("0123456789")
     scans = load_digits()
+    assert classes == [str(name) for name in scans.target_names]
     assert [sample.label for sample in samples] == scans.target.tolist()
     image = Image.open(io.BytesIO(samples[3].load()))
     assert (image.mode, image.size) == ("L", (8, 8))

@@ -39,9 +39,9 @@ def test_split_folders_with_ood(tmp_path):
     touch(tmp_path, "train/cat/1.jpg", "train/dog/2.jpg", "val/cat/3.jpg", "val/dog/4.jpg", "train/notes.txt")
     touch(tmp_path, "test/cat/5.jpg", "test/dog/6.jpg", "ood/sketch/dog/7.jpg", "dataset.json")
     source = folder_source(str(tmp_path))
-    assert list(source.parts) == [Split.TRAIN, Split.VAL, Split.TEST]
+    assert list(source.parts) == [Split.TRAIN, Split.VAL, Split.TEST, "ood/sketch"]
     assert ids(source.parts[Split.TEST]) == [("test/cat/5.jpg", 0), ("test/dog/6.jpg", 1)]
-    assert {name: ids(rows) for name, rows in source.ood.items()} == {"sketch": [("ood/sketch/dog/7.jpg", 1)]}
+    assert ids(source.parts["ood/sketch"]) == [("ood/sketch/dog/7.jpg", 1)]
     assert source.split == "train, val, test as given by folders"
 
 
@@ -83,7 +83,7 @@ def test_natural_order():
 def test_missing_folder(tmp_path, monkeypatch, path):
     touch(tmp_path, "cat/1.jpg", "dog/1.jpg")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match=rf"data\.path '{path}': no such folder; expected CLASS/\*"):
+    with pytest.raises(DataError, match=rf"data\.source '{path}': no such folder; expected CLASS/\*"):
         folder_source(path)
 
 
@@ -119,7 +119,7 @@ def test_unknown_folder_beside_train(tmp_path):
 
 def test_one_folder_too_high(tmp_path):
     touch(tmp_path, "pets/cat/1.jpg", "pets/dog/1.jpg")
-    with pytest.raises(DataError, match=r"one folder pets, .*did you mean data\.path: .*/pets\?"):
+    with pytest.raises(DataError, match=r"one folder pets, .*did you mean data\.source: .*/pets\?"):
         folder_source(str(tmp_path))
 
 

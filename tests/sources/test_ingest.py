@@ -3,6 +3,8 @@
 import errno
 import io
 import json
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -11,19 +13,20 @@ import pytest
 from PIL import Image
 
 from drtune.base.errors import DataError
+from drtune.base.files import sha256_of
 from drtune.data.card import read_card
 from drtune.data.packed import Split, open_split
 from drtune.sources import ingest as module
 from drtune.sources.ingest import ingest
 from drtune.sources.settings import DataSettings
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+ROOT = Path(__file__).resolve().parents[2]
+SHARED = ROOT.parent / "shared" / "data"
 
 
 def settings(**changes) -> DataSettings:
     values = {
-        "name": "folder",
-        "path": "",
+        "source": "",
         "shots": None,
         "fraction": 1.0,
         "seed": 0,
@@ -54,7 +57,7 @@ def zoo(tmp_path):
 
 
 def run(root: Path, tmp_path: Path, **changes):
-    return ingest(settings(path=str(root), **changes), tmp_path / "out", tmp_path / "downloads")
+    return ingest(settings(source=str(root), **changes), tmp_path / "out", tmp_path / "downloads")
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -66,7 +69,7 @@ def test_class_folders_are_cut_by_seed(zoo, tmp_path):
     assert card == read_card(tmp_path / "out")
     assert card.counts == {"train": 18, "val": 6, "test": 6}
     assert card.per_class == {"train": (6, 12), "val": (2, 4), "test": (2, 4)}
-    assert (card.name, card.title, card.classes, card.modes) == ("folder", "zoo", ("ant", "bee"), {"RGB": 30})
+    assert (card.name, card.title, card.classes, card.modes) == ("zoo", "zoo", ("ant", "bee"), {"RGB": 30})
     assert card.split == (
         "the folder has no split; test: 0.2 of each class cut from train by seed 0; "
         "val: 0.2 of each class cut from train by seed 0"
@@ -213,7 +216,10 @@ def test_file_that_changes_meanwhile(zoo, tmp_path, monkeypatch):
 def test_digits(tmp_path):
     calls = []
     done = ingest(
-        settings(name="digits", shots=5), tmp_path / "out", tmp_path, lambda *call: calls.append(call)
+        settings(source=str(ROOT / "catalog/digits.yaml"), shots=5),
+        tmp_path / "out",
+        tmp_path,
+        lambda *call: calls.append(call),
     )
     assert done.per_class["train"] == (5,) * 10
     assert done.modes == {"L": 1797}
@@ -238,3 +244,32 @@ def test_real_folder(tmp_path):
     assert set(card.classes) <= set(listed)
     assert card.counts["test"] == 10 * len(card.classes)
     assert card.leaks.count == 0
+
+
+LIGHT = """
+import sys
+from pathlib import Path
+from drtune.sources.ingest import ingest
+from drtune.sources.settings import DataSettings
+values = dict(shots=1, fraction=1.0, val_fraction=0.2, test_fraction=0.2, seed=0, on_bad_image="error")
+for number, source in enumerate(sys.argv[2:]):
+    ingest(DataSettings(source=source, **values), Path(sys.argv[1]) / str(number), Path(sys.argv[1]))
+print([name for name in ("torch", "torchvision", "sklearn", "scipy", "timm") if name in sys.modules])
+"""
+
+
+def test_heavy_packages_are_not_imported(zoo, tmp_path):
+    record = tmp_path / "mine.yaml"
+    with tarfile.open(tmp_path / "zoo.tar", "w") as archive:
+        archive.add(zoo, "zoo")
+    record.write_text(
+        "title: Zoo\nlicence: mine\nhomepage: none\nclasses: 2\nsplit: none\nlayout: folders\nfiles:\n"
+        f"  - {{url: 'file://{tmp_path}/zoo.tar', sha256: {sha256_of(tmp_path / 'zoo.tar')}}}\n"
+    )
+    sources = [str(zoo), str(record), str(ROOT / "catalog/digits.yaml")]
+    command = [sys.executable, "-c", LIGHT, str(tmp_path / "packed"), *sources]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"
+    cards = [read_card(tmp_path / "packed" / str(number)) for number in range(3)]
+    assert [(card.name, card.title) for card in cards][:2] == [("zoo", "zoo"), ("mine", "Zoo")]
+    assert [card.counts["test"] for card in cards] == [6, 6, 359]

@@ -1,11 +1,12 @@
 """Cuts and draws: stratified, disjoint, repeatable."""
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drtune.base.errors import DataError
-from drtune.sources.splits import counts_per_class, cut, few_shot, fraction
+from drtune.sources.splits import counts_per_class, cut, few_shot, fraction, permutation
 
 NAMES = ["ant", "bee", "cat"]
 LABELS = [0] * 10 + [1] * 20 + [2] * 3
@@ -71,3 +72,10 @@ def test_fraction_keeps_at_least_one_and_all():
 def test_counts_per_class_counts_absent_classes():
     assert counts_per_class([2, 2], 4) == [0, 0, 2, 0]
     assert counts_per_class([], 2) == [0, 0]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 17, 624, 625, 70_000, 1_100_000])
+@pytest.mark.parametrize("seed", [0, 1, 2**32 - 1, 2**32, 0x5EED5EED5EED, 2**63 - 1])
+def test_permutation_is_that_of_torch(count, seed):
+    torch_order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    assert permutation(count, seed) == torch_order.tolist()

@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from drtune.base.errors import ConfigError, StudyError
-from drtune.params import SETTINGS, parse, read_yaml
+from drtune.base.yaml import read_yaml
+from drtune.params import SETTINGS, parse
 from drtune.runs.stage_key import under
 from drtune.studies.design import (
     Design,

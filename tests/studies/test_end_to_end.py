@@ -12,8 +12,8 @@ from mlflow import MlflowClient
 from typer.testing import CliRunner
 
 from drtune.base.files import read_json
+from drtune.base.yaml import read_yaml
 from drtune.cli.main import app
-from drtune.params import read_yaml
 from drtune.runs.stage_key import current_stage_key, lock_keys, stage_key
 from drtune.runs.sync import sync
 from drtune.studies.storage import open_storage, storage_url
@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NEEDED = ["drtune", "pipeline", "catalog", "dvc.yaml", "numbers.lock", ".gitignore", ".dvcignore"]
 NEEDED += [".dvc/config", ".dvc/.gitignore"]
 STUDY = {
+    "backbone.weights": "catalog/random.yaml",
     "train.lr_head": 0.003,
     "study.metric": "val_loss",
     "study.direction": "minimize",

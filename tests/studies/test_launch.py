@@ -153,7 +153,7 @@ def home(tmp_path, tiny_params, monkeypatch):
             ConfigError,
             "study.space.train.nope .*unknown setting",
         ),
-        ({"data.path": "gone"}, {}, ConfigError, "data.path .*gone"),
+        ({"data.source": "gone"}, {}, ConfigError, "data.source .*gone"),
         ({}, {"trials": 6}, StudyError, "--trials 6 .*5"),
         ({}, {"storage": "mysql://host/db"}, StudyError, "no storage for studies; allowed: sqlite"),
         ({}, {"storage": "postgresql+psycopg://me:s3cret@127.0.0.1:1/db"}, StudyError, "cannot be used"),

@@ -6,8 +6,9 @@ import yaml
 from ruamel.yaml import YAML
 
 from drtune.base.errors import ConfigError
+from drtune.base.yaml import read_yaml
 from drtune.data.settings import AugmentSettings
-from drtune.params import SETTINGS, load, parse, read_yaml
+from drtune.params import SETTINGS, load, parse
 from drtune.studies.domains import Choices, Interval
 from drtune.studies.space import (
     NOT_VARIED,

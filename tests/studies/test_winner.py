@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from drtune.base.errors import StudyError
-from drtune.params import read_yaml
+from drtune.base.yaml import read_yaml
 from drtune.runs.run_cache import is_recorded
 from drtune.runs.stage_key import stage_key
 from drtune.studies.domains import Choices, Interval

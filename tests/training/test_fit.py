@@ -40,7 +40,7 @@ class Task:
         return self.folder / "dataset"
 
     def params(self, change=None) -> Params:
-        change = {"data.path": str(self.folder / "images"), **(change or {})}
+        change = {"data.source": str(self.folder / "images"), **(change or {})}
         return load(self.write(self.folder / "params.yaml", change), SETTINGS)
 
     def bank(self, params, name="bank") -> Path:

@@ -11,10 +11,11 @@ from drtune.banks.bank import BankHeader, FeatureBank
 from drtune.base.errors import BankError, ConfigError
 from drtune.base.seeding import generator
 from drtune.base.settings import Params
+from drtune.base.yaml import read_yaml
 from drtune.data.batch import Batch
 from drtune.methods.lp_ft.method import LPFT
 from drtune.methods.lp_ft.settings import LPFTSettings
-from drtune.params import SETTINGS, load, parse, read_yaml
+from drtune.params import SETTINGS, load, parse
 from drtune.training.fit import set_start
 from drtune.training.settings import TrainSettings
 

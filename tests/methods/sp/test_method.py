@@ -11,11 +11,12 @@ from torch.nn.functional import cross_entropy
 from drtune.backbones.classifier import Classifier
 from drtune.base.errors import ConfigError, DataError
 from drtune.base.seeding import generator
+from drtune.base.yaml import read_yaml
 from drtune.data.batch import Batch
 from drtune.methods.sp.fisher import fisher_diagonal
 from drtune.methods.sp.method import SP, absolute, grouped, penalised, squared
 from drtune.methods.sp.settings import SPSettings
-from drtune.params import SETTINGS, parse, read_yaml
+from drtune.params import SETTINGS, parse
 from drtune.training.settings import TrainSettings
 
 FILE = Path(__file__).resolve().parents[3] / "params.yaml"
