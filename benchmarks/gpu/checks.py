@@ -22,7 +22,6 @@ from drtune.data.card import read_card
 from drtune.data.packed import Split, open_split
 from drtune.data.settings import AugmentSettings
 from drtune.methods.dr_tune.calibration import procrustes, scores, translate
-from drtune.params import SETTINGS
 from drtune.sources.ingest import ingest
 from drtune.sources.settings import DataSettings
 from drtune.training.fit import Fitted, fit
@@ -64,7 +63,7 @@ def run(scene: Scene) -> dict[str, Any]:
             **{f"rotation, {case}": lambda case=case: rotation(scene, case) for case in CASES},
             "calibrated scores": lambda: calibrated(scene),
             "batch norm conversion": lambda: conversion(scene),
-            **{f"{name} trains": lambda name=name: task.learns(name, "no") for name in SETTINGS},
+            **{f"{name} trains": lambda name=name: task.learns(name, "no") for name in scene.methods},
             **{f"dr_tune learns in {kind}": lambda kind=kind: task.learns("dr_tune", kind) for kind in KINDS},
             "the same seed twice": lambda: task.repeats(),
             "goes on after a kill": lambda: task.goes_on(),
@@ -160,7 +159,7 @@ class Task:
 
     def params(self, **change: Any) -> Params:
         """Settings of a toy training."""
-        source = {"data__name": "folder", "data__path": str(self.folder / "images")}
+        source = {"data__source": str(self.folder / "images")}
         return self.scene.settings(**TOY_TRAINING | source | change)
 
     def fit(self, params: Params, hooks: Hooks | None = None) -> Fitted:

@@ -97,8 +97,7 @@ def epoch(scene: Scene) -> dict[str, Any]:
         params = scene.settings(
             **given,
             backbone__interpolation="bilinear",
-            data__name="folder",
-            data__path=str(files),
+            data__source=str(files),
             data__shots=None,
             train__method="finetune",
             train__batch_size=scene.batch,

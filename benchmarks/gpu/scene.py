@@ -15,7 +15,7 @@ from PIL import Image
 from drtune.backbones.settings import BackboneSettings
 from drtune.backbones.zoo import Backbone, build_backbone
 from drtune.base.settings import Params
-from drtune.params import parse, with_values
+from drtune.params import SETTINGS, parse, with_values
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ROOT / "params.yaml"
@@ -41,6 +41,7 @@ class Scene:
         rounds: most rounds of a timing.
         images: images of an extraction and of an epoch.
         side: width and height of the JPEG files, px.
+        methods: those that are checked.
         until: time of `time.monotonic` at which a part should end.
         save: keeps what a part has found so far.
     """
@@ -53,6 +54,7 @@ class Scene:
     rounds: int
     images: int
     side: tuple[int, int]
+    methods: tuple[str, ...]
     until: float
     save: Callable[[Any], None]
 
@@ -72,13 +74,13 @@ class Scene:
 def tiny(device: torch.device, until: float, save: Callable[[Any], None]) -> Scene:
     """Sizes for a test on a CPU."""
     networks = [("resnet10t", TOY, 32)]
-    return Scene(device, networks, 8, 32, [3], 2, 24, (48, 36), until, save)
+    return Scene(device, networks, 8, 32, [3], 2, 24, (48, 36), ("dr_tune", "core_tuning"), until, save)
 
 
 def full(device: torch.device, until: float, save: Callable[[Any], None]) -> Scene:
     """The sizes that are reported."""
     networks = [("resnet50", None, 224), ("vit_base_patch16_224", None, 224)]
-    return Scene(device, networks, 64, 2048, [200, 10], 5, 2048, (500, 375), until, save)
+    return Scene(device, networks, 64, 2048, [200, 10], 5, 2048, (500, 375), tuple(SETTINGS), until, save)
 
 
 def jpeg(colour: tuple[int, int, int], side: tuple[int, int], seed: int) -> bytes:

@@ -15,7 +15,6 @@ from benchmarks import step_cost
 from benchmarks.gpu.scene import Scene
 from benchmarks.step_cost import OFFICIAL, ONLINE, PLAIN, PRECOMPUTED, Step, World
 from drtune.base.numeric import set_numeric_state
-from drtune.params import SETTINGS
 
 PRECISIONS = ("bf16", "no")
 PROJECT = Path(__file__).resolve().parents[2]
@@ -109,7 +108,7 @@ def waits(scene: Scene) -> dict[str, Any]:
     backbone = scene.backbone(name, kwargs, size)
     shape = scene.bank, "bf16", scene.batch
     world = World(scene.settings(), backbone, scene.classes[-1], scene.device, *shape)
-    for method in SETTINGS:
+    for method in scene.methods:
         if time.monotonic() > scene.until:
             break
         try:
