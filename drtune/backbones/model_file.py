@@ -8,6 +8,7 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
+from drtune.backbones.architecture import create_encoder
 from drtune.backbones.classifier import Classifier
 from drtune.backbones.settings import BackboneSettings
 from drtune.backbones.zoo import fixed_input
@@ -51,6 +52,26 @@ def save_model(
     write_json(folder / CARD, card)
 
 
+def checked_card(path: Path) -> dict[str, Any]:
+    """What model.json says, which may be a stranger's.
+
+    Raises:
+        WeightsError: it lacks what rebuilds a model, or names one that is not timm's own.
+    """
+    try:
+        card = read_json(path)
+        name, width, spec = card["timm_name"], card["feature_dim"], card["input"]
+        sound = isinstance(card["classes"], list) and 1 <= width <= 1_000_000 and 8 <= spec["size"] <= 1024
+        sound &= len(spec["mean"]) == len(spec["std"]) == 3 and isinstance(card["timm_kwargs"], dict)
+    except (KeyError, TypeError, ValueError, RecursionError):
+        name, sound = "", False
+    if not sound or not timm.is_model(str(name).split(".")[0]):
+        raise WeightsError(
+            f"{path} does not describe a model of timm {timm.__version__}; `dvc repro train` makes one"
+        )
+    return dict(card)
+
+
 def load_model(folder: Path) -> tuple[Classifier, InputSpec, dict[str, Any]]:
     """Rebuild a classifier from its folder.
 
@@ -63,10 +84,12 @@ def load_model(folder: Path) -> tuple[Classifier, InputSpec, dict[str, Any]]:
     for name in (WEIGHTS, CARD):
         if not (folder / name).is_file():
             raise WeightsError(f"{folder / name}: no such file; run 'dvc repro train' to make the model")
-    card = read_json(folder / CARD)
+    card = checked_card(folder / CARD)
     spec = InputSpec(**(card["input"] | {key: tuple(card["input"][key]) for key in ("mean", "std")}))
     sized = {"img_size": spec.size} if card["image_size_given"] and fixed_input(card["timm_name"]) else {}
-    encoder = timm.create_model(card["timm_name"], num_classes=0, **{**sized, **card["timm_kwargs"]})
+    encoder = create_encoder(
+        card["timm_name"], {**sized, **card["timm_kwargs"]}, f"{folder / CARD}, timm_kwargs"
+    )
     model = Classifier(encoder, card["feature_dim"], len(card["classes"]))
     try:
         model.load_state_dict(load_file(folder / WEIGHTS))

@@ -10,6 +10,7 @@ import json
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,10 @@ from drtune.base.errors import WeightsError
 State = Mapping[str, Tensor]
 DAMAGED = "it is cut short or damaged: fetch it again"
 RECORD = "backbone"
+INFLATED = 4
+"""How many times its size a file may unpack to."""
+LONGEST_SIDE = 256
+"""Patches along a side of the largest position embedding that is resampled."""
 PICKLES = (".pth", ".pt", ".bin", ".tar", ".ckpt")
 
 
@@ -71,7 +76,8 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         )
     if path.suffix == ".safetensors":
         try:
-            return dict(load_file(path))
+            state = load_file(path)
+            return {name: checked(name, value, path) for name, value in state.items()}
         except (SafetensorError, OSError) as fault:
             raise WeightsError(
                 f"backbone.weights: {path} is not a readable safetensors file ({fault}); {DAMAGED}"
@@ -81,6 +87,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
             f"backbone.weights: {path.name} has an unknown ending {path.suffix!r}; "
             f"allowed: .safetensors, {', '.join(PICKLES)}"
         )
+    refuse_inflated(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of old pickle protocols; what matters is raised
@@ -105,9 +112,44 @@ def recorded(path: Path) -> dict[str, Any]:
         return {}
     try:
         with safe_open(path, framework="pt") as file:
-            return dict(json.loads((file.metadata() or {}).get(RECORD, "{}")))
-    except (SafetensorError, OSError):
-        return {}  # read_checkpoint says what is wrong with it
+            record = json.loads((file.metadata() or {}).get(RECORD, "{}"))
+    except (SafetensorError, OSError, ValueError, RecursionError):
+        return {}  # read_checkpoint says what is wrong with the file; a record that is none says nothing
+    return dict(record) if isinstance(record, dict) else {}
+
+
+def refuse_inflated(path: Path) -> None:
+    """Refuse a PyTorch file that is small on the disk and large in memory; PyTorch itself never compresses.
+
+    Raises:
+        WeightsError: what it would unpack to is several times its size.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+    except zipfile.BadZipFile:
+        return  # read_checkpoint says what is wrong with it
+    if unpacked > INFLATED * path.stat().st_size + 1_000_000:
+        what = f"unpacks to {unpacked:,} bytes, far more than it holds"
+        raise WeightsError(f"backbone.weights: {path} {what}; refused")
+
+
+def checked(name: str, value: Tensor, path: Path) -> Tensor:
+    """A tensor of a checkpoint that holds what it says.
+
+    Raises:
+        WeightsError: it is sparse, complex, without data, or larger than its data.
+    """
+    kind = "sparse" if value.layout != torch.strided else "complex" if value.is_complex() else ""
+    kind = kind or ("without data" if value.is_meta else "")
+    if not kind and value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        kind = "larger than its data"
+    if kind:
+        what = f"{name[:100]} is a {kind} tensor"
+        raise WeightsError(f"backbone.weights: {path}: {what}; weights are plain numbers")
+    return value
 
 
 def refusal(fault: Exception) -> str:
@@ -128,7 +170,7 @@ def tensors_of(content: Any, path: Path) -> dict[str, Tensor]:
         if isinstance(inner, Mapping):
             found = {str(name): value for name, value in inner.items() if isinstance(value, Tensor)}
             if found:
-                return found
+                return {name: checked(name, value, path) for name, value in found.items()}
     raise WeightsError(
         f"backbone.weights: {path} holds no named tensors; expected a state dict, at the top or under "
         "'state_dict', 'model' or 'model_state_dict'"
@@ -195,6 +237,8 @@ def resized_positions(encoder: nn.Module, state: dict[str, Tensor], expected: St
     if key not in state or key not in expected or state[key].shape == expected[key].shape:
         return state
     if state[key].ndim != 3 or state[key].shape[-1] != expected[key].shape[-1]:
+        return state
+    if state[key].shape[1] > LONGEST_SIDE**2 + 16:
         return state
     grid = list(encoder.patch_embed.grid_size)  # type: ignore[union-attr, arg-type]
     prefix = 0 if getattr(encoder, "no_embed_class", False) else int(encoder.num_prefix_tokens)  # type: ignore[arg-type]

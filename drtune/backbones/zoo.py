@@ -14,18 +14,22 @@ import timm
 import torch
 from huggingface_hub import constants as hub
 from huggingface_hub import hf_hub_download
+from pydantic import ValidationError
 from timm.data import resolve_model_data_config
 from torch import nn
 
+from drtune.backbones.architecture import create_encoder
 from drtune.backbones.classifier import Classifier
 from drtune.backbones.recipe import Recipe, read_recipe
 from drtune.backbones.settings import BackboneSettings
 from drtune.backbones.weights import fingerprint, first_line, load_encoder, read_checkpoint, recorded
 from drtune.base.errors import ConfigError, WeightsError
+from drtune.base.faults import explain, render
 from drtune.base.files import sha256_of
 from drtune.data.transforms import InputSpec
 
 PUBLISHED = "model.safetensors"
+KWARGS = "backbone.kwargs (or what the weights file records of them)"
 HUB_SECONDS = 5.0
 """Longest wait for the hub's first answer; its own client would ask for a minute before it gives up."""
 
@@ -76,13 +80,21 @@ def build_backbone(settings: BackboneSettings) -> Backbone:
 
 
 def completed(settings: BackboneSettings) -> BackboneSettings:
-    """Fill what is null from the record in the weights file, where that is of this architecture."""
+    """Fill what is null from the record in the weights file, where that is of this architecture.
+
+    Raises:
+        WeightsError: the record holds something else than the settings of a backbone.
+    """
     record = recorded(Path(settings.weights))
     if record.pop("name", None) != settings.name:
         return settings
-    return settings.model_copy(
-        update={key: value for key, value in record.items() if getattr(settings, key) is None}
-    )
+    missing = {key: value for key, value in record.items() if getattr(settings, key, 0) is None}
+    try:
+        return BackboneSettings.model_validate(settings.model_dump() | missing)
+    except ValidationError as error:
+        faults = [explain("backbone", BackboneSettings, fault) for fault in error.errors()]
+        text = render(f"{settings.weights}, its header", faults)
+        raise WeightsError(f"{text}\nname the values in params.yaml, or take another file") from None
 
 
 def check_name(name: str) -> None:
@@ -105,7 +117,9 @@ def create(settings: BackboneSettings, recipe: Recipe | None) -> nn.Module:
     if recipe is not None and recipe.weights == "timm":
         return create_pretrained(settings.name, arguments, recipe)
     try:
-        model: nn.Module = timm.create_model(settings.name, num_classes=0, **arguments)
+        model = create_encoder(settings.name, arguments, KWARGS)
+    except ConfigError:
+        raise
     except TypeError as fault:
         raise ConfigError(does_not_take(settings.name, arguments, fault)) from None
     except Exception as fault:
@@ -124,10 +138,10 @@ def create_pretrained(name: str, arguments: dict[str, Any], recipe: Recipe) -> n
     try:
         with cache_alone(bool(silence)):
             source = pinned_source(name, recipe)
-            model: nn.Module = timm.create_model(
-                name, pretrained=True, num_classes=0, pretrained_cfg_overlay=source, **arguments
+            model: nn.Module = create_encoder(
+                name, arguments, KWARGS, pretrained=True, pretrained_cfg_overlay=source
             )
-    except WeightsError:
+    except (ConfigError, WeightsError):
         raise
     except TypeError as fault:
         raise ConfigError(does_not_take(name, arguments, fault)) from None

@@ -33,5 +33,9 @@ class TrackingError(DRTuneError):
     """A run that cannot be found, restored or compared, or a tracking store that cannot be used."""
 
 
+class UntrustedError(DRTuneError):
+    """Something from outside that reaches for more than its place: a path, an archive, a document."""
+
+
 class StudyError(DRTuneError):
     """A study that cannot begin, go on or be applied, or a storage that cannot be used."""

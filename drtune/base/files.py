@@ -4,13 +4,17 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
+from drtune.base.errors import UntrustedError
+
+LONGEST_NAME = 4096
 REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 """A full disk, a used-up quota, a read-only file system, a lack of rights."""
 
@@ -67,3 +71,18 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read one JSON document."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def inside(root: Path, name: str) -> Path:
+    """The path of `name` below `root`; every name from a store, listing, record or archive passes here.
+
+    Raises:
+        UntrustedError: it is absolute, goes up, has a drive or a control character, or a link leads it out.
+    """
+    parts = re.split(r"[/\\]", name)
+    odd = not name.strip() or any(ord(letter) < 32 for letter in name) or len(name) > LONGEST_NAME
+    if odd or parts[0] == "" or ".." in parts or PureWindowsPath(name).drive:
+        raise UntrustedError(f"{name[:200]!r} is no path below {root}; refused, nothing was written")
+    if not (root / name).resolve().is_relative_to(root.resolve()):
+        raise UntrustedError(f"{name[:200]!r} leads out of {root} by a link; refused, nothing was written")
+    return root / name

@@ -17,7 +17,7 @@ Range = Annotated[list[Positive], Field(min_length=2, max_length=2)]
 class Settings(BaseModel):
     """Base of every section: unknown keys are faults, values are frozen, text is not a number."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 S = TypeVar("S", bound=Settings)

@@ -11,6 +11,8 @@ from drtune.base.faults import describe, explain, render
 from drtune.base.settings import Settings
 
 S = TypeVar("S", bound=Settings)
+LARGEST, DEEPEST = 32_000_000, 30
+"""Bytes of a file (a dvc.lock of thousands of stages has one million), and levels in it."""
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -23,14 +25,35 @@ def read_yaml(path: Path) -> dict[str, Any]:
     from ruamel.yaml.error import YAMLError
 
     try:
-        raw = YAML(typ="safe", pure=True).load(path)
+        raw = YAML(typ="safe", pure=True).load(bounded(path))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; run from the folder that holds dvc.yaml") from None
-    except YAMLError as fault:
-        raise ConfigError(f"{path.name}: not valid YAML\n{fault}") from None
+    except (YAMLError, yaml.YAMLError, ValueError) as fault:
+        raise ConfigError(f"{path.name}: not valid YAML\n{str(fault)[:2000]}") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{path.name}: expected sections (key: value), got {describe(raw)}")
     return raw
+
+
+def bounded(path: Path) -> str:
+    """The text of a YAML file of reasonable size and depth; without aliases, which mean more than they say.
+
+    Raises:
+        ConfigError: it is too large or too deep, or has an alias.
+        yaml.YAMLError: it is no YAML.
+        FileNotFoundError: there is none.
+    """
+    if path.stat().st_size > LARGEST:
+        raise ConfigError(f"{path}: {path.stat().st_size:,} bytes; settings have at most {LARGEST:,}")
+    text, depth = path.read_text(encoding="utf-8"), 0
+    for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        if isinstance(event, yaml.AliasEvent):
+            line = event.start_mark.line + 1
+            raise ConfigError(f"{path}: line {line} refers to *{event.anchor}; write the value out")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise ConfigError(f"{path}: line {event.start_mark.line + 1} is more than {DEEPEST} levels deep")
+    return text
 
 
 class UniqueKeyLoader(yaml.SafeLoader):  # type: ignore[misc]
@@ -53,11 +76,11 @@ def read_settings(path: Path, kind: type[S]) -> S:
         ConfigError: no such file, a syntax error, or the list of all faults of keys and values.
     """
     try:
-        raw = yaml.load(path.read_bytes(), UniqueKeyLoader)
+        raw = yaml.load(bounded(path), UniqueKeyLoader)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
-    except yaml.YAMLError as fault:
-        raise ConfigError(f"{path}: not valid YAML\n{fault}") from None
+    except (yaml.YAMLError, ValueError) as fault:
+        raise ConfigError(f"{path}: not valid YAML\n{str(fault)[:2000]}") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: expected lines `key: value`, got {describe(raw)}")
     try:

@@ -9,12 +9,19 @@ taking one frame in silence would hide data.
 import contextlib
 import io
 import warnings
-from typing import NamedTuple
+from functools import cache
+from typing import IO, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 WHITE = (255, 255, 255, 255)
+FORMATS = (
+    "PNG", "JPEG", "MPO", "GIF", "BMP", "DIB", "TIFF", "WEBP", "PPM", "TGA", "ICO", "ICNS", "JPEG2000",
+    "AVIF", "HEIF", "PCX", "SGI", "QOI", "DDS", "MSP", "XBM", "IM",
+)  # fmt: skip
+"""Raster formats. PostScript, PDF, WMF and their kin never: Pillow starts other programs for them."""
+OTHER_KINDS = {b"%!PS": "PostScript", b"\xc5\xd0\xd3\xc6": "PostScript", b"%PDF": "PDF"}
 
 
 class Examination(NamedTuple):
@@ -37,7 +44,23 @@ def decode_rgb(encoded: bytes) -> Image.Image:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # examine has judged the file once; no repetition in every epoch
-        return to_rgb(Image.open(io.BytesIO(encoded)))
+        return to_rgb(open_image(io.BytesIO(encoded)))
+
+
+def open_image(stream: IO[bytes]) -> Image.Image:
+    """Open an image of a raster format; the only place that does.
+
+    Raises:
+        Exception: whatever Pillow raises on a broken file, or on one of another kind.
+    """
+    return Image.open(stream, formats=known_formats())
+
+
+@cache
+def known_formats() -> list[str]:
+    """Those of `FORMATS` that this Pillow, with its plugins, can read."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -81,9 +104,11 @@ def examine(encoded: bytes) -> Examination:
     if not encoded:
         return Examination("empty file (0 bytes)", "")
     try:
-        image = Image.open(io.BytesIO(encoded))
+        image = open_image(io.BytesIO(encoded))
     except UnidentifiedImageError:
-        return Examination("not an image (or cut off within its header)", "")
+        kind = next((kind for start, kind in OTHER_KINDS.items() if encoded.startswith(start)), "")
+        other = "not an image (or cut off within its header)"
+        return Examination(f"is {kind}, no image" if kind else other, "")
     except Image.DecompressionBombError as fault:
         return Examination(str(fault), "")
     except Exception as fault:  # a damaged header can raise anything; each is a fault of the file
@@ -97,10 +122,19 @@ def fault_of(image: Image.Image) -> str | None:
     if limit is not None and image.width * image.height > limit:
         return f"{image.width} x {image.height} pixels exceed {limit} (a decompression bomb?); shrink it"
     try:
-        frames = getattr(image, "n_frames", 1)
-        if frames > 1 and image.format != "MPO":
-            return f"{frames} frames (animated or several pages); one file must hold one picture"
+        if image.format != "MPO" and has_second_frame(image):
+            return "several frames (animated or several pages); one file must hold one picture"
         to_rgb(image)
     except Exception as fault:  # decoders raise OSError, SyntaxError, EOFError, zlib.error, ...
         return f"cannot be decoded: {fault or type(fault).__name__}"
     return None
+
+
+def has_second_frame(image: Image.Image) -> bool:
+    """Whether there is more than one; they are not counted, since a file may name thousands."""
+    try:
+        image.seek(1)
+    except EOFError:
+        return False
+    image.seek(0)
+    return True

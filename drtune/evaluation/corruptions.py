@@ -31,6 +31,7 @@ from drtune.base.errors import ConfigError, DataError
 from drtune.base.faults import unknown_value
 from drtune.base.seeding import derive
 from drtune.data.batch import Batch
+from drtune.data.images import open_image
 from drtune.data.loaders import view_loader
 from drtune.data.packed import PackedSplit
 from drtune.data.transforms import InputSpec, Transform, central_crop, normalised
@@ -83,7 +84,7 @@ def jpeg(image: Shares, severity: int, draws: Draws) -> Shares:
     """Encode and decode as JPEG of low quality: [H, W, 3] in 0..1."""
     stream = BytesIO()
     Image.fromarray(to_bytes(image)).save(stream, "JPEG", quality=JPEG_QUALITY[severity - 1])
-    with Image.open(stream) as decoded:
+    with open_image(stream) as decoded:
         return np.asarray(decoded) / 255
 
 

@@ -22,6 +22,8 @@ from drtune.base.files import sha256_of
 from drtune.runs.lifecycle import boot_id, pid_namespace
 
 MAX_PATCH_BYTES = 10_000_000
+CODE = ("*.py", "*.pyi", "*.yaml", "*.yml", "*.toml", "*.lock", "*.sh", "Makefile", "Dockerfile")
+"""What a patch may hold."""
 GIT_SECONDS = 3.0
 
 
@@ -161,15 +163,17 @@ def head(root: Path) -> tuple[Path | None, str, str]:
 
 
 def code_patch(top: Path) -> str:
-    """Code that differs from HEAD, as one patch: tracked changes and untracked .py files.
+    """Code that differs from HEAD, as one patch: tracked changes of `CODE` files, and untracked .py files.
 
     A running stage always sees a dirty tree, because DVC rewrites params.yaml and dvc.lock and removes the
-    stage's outs: these are no code and are left out. Above 10 MB only a note comes back.
+    stage's outs: these are no code and are left out. So is all that may hold a key: .dvc/config, .env and
+    whatever else is no code. Above 10 MB only a note comes back.
     """
     outs = [f":(exclude,top,literal){path}" for path in dvc_outs(top)]
-    left_out = [":(exclude,top,glob)**/params.yaml", ":(exclude,top,glob)**/dvc.lock", *outs]
+    left_out = [f":(exclude,top,glob)**/{name}" for name in ("params.yaml", "dvc.lock", ".dvc/**", ".env*")]
+    code = [f":(top,glob)**/{name}" for name in CODE]
     form = ["--binary", "--no-color", "--no-ext-diff", "--no-textconv", "--src-prefix=a/", "--dst-prefix=b/"]
-    patch = git(top, "diff", *form, "HEAD", "--", ":/", *left_out)
+    patch = git(top, "diff", *form, "HEAD", "--", *code, *left_out, *outs)
     for name in git(top, "ls-files", "--others", "--exclude-standard", "-z", "--", "*.py").split("\0")[:-1]:
         if len(patch) <= MAX_PATCH_BYTES:
             patch += new_file_patch(top, name)

@@ -14,7 +14,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from drtune.base.errors import TrackingError
-from drtune.base.files import read_json
+from drtune.base.files import inside, read_json
 from drtune.base.yaml import read_yaml
 from drtune.runs.commits import PATIENT
 from drtune.runs.holdings import ENTRY
@@ -126,7 +126,8 @@ def filled(root: Path, run: StoredRun, target: Path, held: Path) -> Restored:
             raise TrackingError(f"{about}: its uncommitted code was not recorded: {note}")
         demand("git", "-C", str(target), "apply", "--whitespace=nowarn", str(patch))
     top = Path(git(root, "rev-parse", "--show-toplevel", seconds=PATIENT).strip())
-    folder = target / run.tags.get("drtune.folder", "")
+    below = run.tags.get("drtune.folder", "")
+    folder = inside(target, below) if below else target
     for name in ("params.yaml", "dvc.yaml"):
         if (held / name).is_file():
             shutil.copy(held / name, folder / name)
@@ -137,7 +138,7 @@ def filled(root: Path, run: StoredRun, target: Path, held: Path) -> Restored:
     share_cache(root, target / root.resolve().relative_to(top.resolve()))
     deps = {dep["path"]: dep.get("md5", "") for dep in entry.get("deps", [])}
     outs = {out["path"]: out["md5"] for out in entry.get("outs", []) if "md5" in out}
-    check_out(top / run.tags.get("drtune.folder", ""), folder, {**deps, **outs})
+    check_out(inside(top, below) if below else top, folder, {**deps, **outs})
     if wrong := [path for path, md5 in deps.items() if not holds(folder / path, md5)]:
         raise TrackingError(
             f"{about}: neither this clone, DVC's cache nor a remote holds what the run read as "
@@ -175,9 +176,9 @@ def check_out(root: Path, target: Path, wanted: Mapping[str, str]) -> None:
             dvc(target, action, "--force", *paths)
     for path, md5 in wanted.items():
         if path not in tracked and not (target / path).exists() and holds(root / path, md5):
-            copy = shutil.copytree if (root / path).is_dir() else shutil.copy2
-            (target / path).parent.mkdir(parents=True, exist_ok=True)
-            copy(root / path, target / path)
+            source, there = root / path, inside(target, path)
+            there.parent.mkdir(parents=True, exist_ok=True)
+            (shutil.copytree if source.is_dir() else shutil.copy2)(source, there)
 
 
 def holds(path: Path, md5: str) -> bool:

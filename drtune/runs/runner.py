@@ -1,6 +1,7 @@
 """The life of a stage: settings, key, MLflow run, work, status; faults of the user in words, not traces."""
 
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -88,6 +89,8 @@ def work(name: str) -> None:
     stage = os.environ.get("DVC_STAGE", name).rpartition(":")[2]
     root, identity, record = store_root(), current_stage_key(Path.cwd(), stage), collect(Path.cwd())
     warn_of_other_numbers(record)
+    if files := re.findall(r"^diff --git a/(.*) b/", record.patch, re.MULTILINE):
+        print(f"changed since {record.commit[:7]}, kept with the run: {', '.join(files[:20])}", flush=True)
     checkpoints = checkpoints_of(root, identity.key if identity else f"by-hand-{name}")
     with stopping(), exclusive(checkpoints):
         if identity is None:

@@ -11,16 +11,18 @@ import hashlib
 import json
 import logging
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from drtune.base.errors import ConfigError
+from drtune.base.errors import ConfigError, UntrustedError
 from drtune.base.yaml import read_yaml
 
 log = logging.getLogger(__name__)
 
+DIGEST = re.compile(r"[0-9a-f]{32}(\.dir)?")
 CODE = ("drtune", "pipeline", "numbers.lock")
 """Where the code of a project lies, and the pins of the packages that can move a number."""
 
@@ -208,7 +210,13 @@ def cache_folder(root: Path) -> Path:
 
 
 def cached_object(cache: Path, md5: str) -> Path:
-    """Where a cache keeps an object: a file, or the listing of a folder, whose md5 ends in `.dir`."""
+    """Where a cache keeps an object: a file, or the listing of a folder, whose md5 ends in `.dir`.
+
+    Raises:
+        UntrustedError: what stands for the md5 is none.
+    """
+    if not DIGEST.fullmatch(str(md5)):
+        raise UntrustedError(f"{str(md5)[:100]!r} is no md5 of DVC's; refused, nothing was read")
     return cache / "files" / "md5" / md5[:2] / md5[2:]
 
 

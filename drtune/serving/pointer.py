@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from drtune.base.errors import ConfigError, WeightsError
-from drtune.base.files import read_json
+from drtune.base.files import inside, read_json
+from drtune.runs.outs import md5_of
 from drtune.runs.stage_key import cache_folder, cached_object, dvc_folder
 from drtune.serving.pyfunc import ImageClassifier
 
@@ -32,14 +33,16 @@ def model_from_cache(md5: str, roots: Sequence[Path]) -> Iterator[Path]:
         listing = cached_object(cache, md5)
         if not listing.is_file():
             continue
-        files = {part["relpath"]: cached_object(cache, part["md5"]) for part in read_json(listing)}
-        if all(file.is_file() for file in files.values()):
-            with tempfile.TemporaryDirectory(prefix="drtune-model-") as folder:
-                for name, file in files.items():
-                    (Path(folder) / name).parent.mkdir(parents=True, exist_ok=True)
-                    (Path(folder) / name).symlink_to(file)
-                yield Path(folder)
-            return
+        with tempfile.TemporaryDirectory(prefix="drtune-model-") as folder:
+            parts = {inside(Path(folder), part["relpath"]): part["md5"] for part in read_json(listing)}
+            files = {target: cached_object(cache, md5) for target, md5 in parts.items()}
+            if not all(file.is_file() and md5_of(file) == parts[target] for target, file in files.items()):
+                continue
+            for target, file in files.items():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.symlink_to(file)
+            yield Path(folder)
+        return
     searched = ", ".join(map(str, caches)) or "no DVC cache"
     raise WeightsError(
         f"model {md5}: not in {searched}; fetch it with `drtune restore` of its run or `dvc pull` at its "

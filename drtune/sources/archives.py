@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import http.client
+import io
 import json
 import os
 import shutil
@@ -12,15 +13,15 @@ import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import IO, Annotated
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, model_validator
 from pydantic_core import PydanticCustomError
 
-from drtune.base.errors import DataError
+from drtune.base.errors import DataError, UntrustedError
 from drtune.base.faults import hexadecimal
-from drtune.base.files import replacing
+from drtune.base.files import inside, replacing
 from drtune.base.settings import Settings
 
 Fetching = Callable[[str, int, int], None]
@@ -30,6 +31,8 @@ CHUNK = 1024**2
 TIMEOUT_S = 60
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 MADE_FROM = ".archives.json"
+MOST_MEMBERS, MOST_BYTES = 20_000_000, 2_000_000_000_000
+"""More than ImageNet-21k has."""
 
 
 def names_a_file(url: str) -> str:
@@ -198,13 +201,45 @@ def place(archive: Archive, path: Path, folder: Path) -> None:
 
 
 def unpack(path: Path, folder: Path) -> None:
-    """Unpack one archive; no member may lie outside the folder."""
+    """Unpack the files of one archive.
+
+    Links are never made: a chain of them leads out of a folder past tarfile's own filter (CVE-2025-4517).
+
+    Raises:
+        UntrustedError: a member that lies outside the folder, is a link or a device; too much of them.
+    """
     if path.suffix == ".zip":
-        with zipfile.ZipFile(path) as archive:
-            archive.extractall(folder)
-    else:
-        with tarfile.open(path) as archive:
-            archive.extractall(folder, filter="data")
+        with zipfile.ZipFile(path) as zipped:
+            entries = [entry for entry in zipped.infolist() if not entry.is_dir()]
+            bounded(path, len(entries), sum(entry.file_size for entry in entries))
+            for entry in entries:
+                with zipped.open(entry) as stream:
+                    write_member(folder, entry.filename, stream)
+        return
+    with tarfile.open(path) as archive:
+        members = archive.getmembers()
+        bounded(path, len(members), sum(member.size for member in members))
+        for member in members:
+            if member.isfile():
+                write_member(folder, member.name.removeprefix("./"), archive.extractfile(member))
+            elif not member.isdir():
+                raise UntrustedError(f"{path}: {member.name[:200]!r} is a link or a device; refused")
+
+
+def bounded(path: Path, members: int, size: int) -> None:
+    """Refuse an archive of more members or bytes than any published set has, or than the disk takes."""
+    free = shutil.disk_usage(path.parent).free
+    if members > MOST_MEMBERS or size > min(MOST_BYTES, free):
+        most = f"{MOST_MEMBERS:,} files of {MOST_BYTES:,} bytes; {free:,} are free"
+        raise UntrustedError(f"{path}: holds {members:,} files of {size:,} bytes, allowed {most}")
+
+
+def write_member(folder: Path, name: str, stream: IO[bytes] | None) -> None:
+    """Write one file of an archive below a folder."""
+    target = inside(folder, name)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("wb") as file:
+        shutil.copyfileobj(stream or io.BytesIO(), file, CHUNK)
 
 
 def link_or_copy(path: Path, target: Path) -> None:

@@ -6,6 +6,7 @@ the first and counts with it as one. Every change of who runs what is made in tu
 """
 
 import math
+import re
 import secrets
 import time
 import warnings
@@ -46,6 +47,9 @@ from drtune.studies.storage import HEARTBEAT_SECONDS, Storage, patiently, turn
 
 DESIGN, TOKEN, TRIALS, RUN = "design", "token", "trials", "mlflow_run"
 RUNNING, WAITING, FAIL = TrialState.RUNNING, TrialState.WAITING, TrialState.FAIL
+
+
+NAME = re.compile(r"[\w.+@=-]{1,100}")
 
 
 class Pruned(Exception):  # noqa: N818
@@ -265,8 +269,12 @@ def begin(storage: Storage, name: str, design: Design, trials: int) -> Study:
     """Make a study, or go on with it; its first trial is params.yaml as it stands.
 
     Raises:
-        StudyError: there is one of this name about something else.
+        StudyError: there is one of this name about something else, or the name is none.
     """
+    if not NAME.fullmatch(name):
+        raise StudyError(
+            f"study {name[:100]!r}: a name has 1 to 100 letters, digits or any of . _ - + @ = and no space"
+        )
     return patiently(_begin, storage, name, design, trials)
 
 

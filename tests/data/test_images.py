@@ -96,7 +96,9 @@ def test_broken_exif_turns_nothing():
 def test_several_frames_are_refused(kind):
     frames = [Image.new("L", (4, 4), value) for value in (0, 128, 255)]
     data = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
-    assert examine(data).problem == "3 frames (animated or several pages); one file must hold one picture"
+    assert (
+        examine(data).problem == "several frames (animated or several pages); one file must hold one picture"
+    )
 
 
 def test_main_picture_of_an_mpo_is_taken():

@@ -53,12 +53,12 @@ def test_patch_turns_the_commit_into_the_code_that_ran(checkout, git, tmp_path):
         "new.py": "\u00fc = 1\n\n\x0c\r\nlast".encode(),
         "empty.py": b"",
         "a folder/latin.py": b"# \xe9\n",
-        "staged.bin": bytes(range(256)),
+        "staged.yaml": b"a: \xff\n",
     }
     (checkout / "a folder").mkdir()
     for name, content in contents.items():
         (checkout / name).write_bytes(content)
-    git(checkout, "add", "staged.bin")
+    git(checkout, "add", "staged.yaml")
     index = (checkout / ".git/index").read_bytes()
     found = record.collect(checkout / "sub")
     assert found.dirty
@@ -69,6 +69,26 @@ def test_patch_turns_the_commit_into_the_code_that_ran(checkout, git, tmp_path):
     patch.write_bytes(found.patch.encode("utf-8", "surrogateescape"))
     git(tmp_path / "clone", "apply", str(patch))
     assert {name: (tmp_path / "clone" / name).read_bytes() for name in contents} == contents
+
+
+SECRETS = (
+    ".dvc/config", ".dvc/config.local", ".env", ".env.team", "sub/.env", "key.pem", "id_rsa", "secrets.txt",
+    ".netrc", "notebook.ipynb", "credentials.json", "aws.ini", "token", "sub/.dvc/config",
+)  # fmt: skip
+
+
+def test_a_patch_holds_code_and_no_key(checkout, git):
+    for name in SECRETS:
+        (checkout / name).parent.mkdir(exist_ok=True)
+        (checkout / name).write_text("x = 1\n")
+    git(checkout, "add", "-f", "-A")
+    git(checkout, "commit", "-q", "-m", "second")
+    for name in SECRETS:
+        (checkout / name).write_text("password = s3cret\n")
+    (checkout / "code.py").write_text("two\n")
+    patch = record.collect(checkout).patch
+    assert "s3cret" not in patch
+    assert "+two" in patch
 
 
 def test_a_huge_difference_is_noted_only(checkout, monkeypatch):

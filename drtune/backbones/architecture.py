@@ -1,0 +1,90 @@
+"""The one door to timm's models: arguments of the architecture pass, wherever they come from.
+
+Arguments stand in params.yaml, in the header of a weights file and in model.json, which may be a stranger's.
+Those of timm's factories fetch addresses, read files and write folders; they never pass.
+"""
+
+import inspect
+import math
+import re
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import timm
+from timm.models import build_model_with_cfg, create_model, load_pretrained
+from torch import nn
+
+from drtune.base.errors import ConfigError
+
+PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_.+-]{0,39}")
+"""Text that names a layer or a mode, and no file, folder or address."""
+FORBIDDEN = re.compile(
+    r"^(pretrained|hf_|features_only|scriptable|exportable)|(cfg|config|_dir|_file|url|fn)$"
+)
+ARCHITECTURE = {"pretrained_window_sizes"}
+"""Names of layers' settings that look like a factory's."""
+MOST, LARGEST = 256, 1e6
+"""Values in a list, and the size of a number; no architecture of timm comes near."""
+
+
+def create_encoder(name: str, arguments: Mapping[str, Any], origin: str, **own: Any) -> nn.Module:
+    """Create a timm model without a classifier.
+
+    Args:
+        name: of the model.
+        arguments: of its architecture, from outside.
+        origin: where they stand, for the error.
+        own: arguments of timm's factories; from our own code alone.
+
+    Raises:
+        ConfigError: an argument that is no setting of an architecture.
+        TypeError: one that this architecture does not have.
+    """
+    check_arguments(arguments, origin)
+    model: nn.Module = timm.create_model(name, num_classes=0, **own, **arguments)
+    return model
+
+
+def check_arguments(arguments: Mapping[str, Any], origin: str) -> None:
+    """Refuse arguments that are more than numbers and plain words about an architecture.
+
+    Raises:
+        ConfigError: naming the first.
+    """
+    if not isinstance(arguments, Mapping):
+        raise ConfigError(
+            f"{origin}: expected arguments of the architecture, key: value, got {arguments!r:.80}"
+        )
+    for key, value in arguments.items():
+        name = str(key)
+        factory = name in of_factories() or FORBIDDEN.search(name)
+        if name not in ARCHITECTURE and (factory or not name.isidentifier()):
+            raise ConfigError(
+                f"{origin}: {name[:60]!r} is no argument of an architecture and is refused: it could fetch "
+                "or write files; leave it out. Weights are named in backbone.weights alone"
+            )
+        if not is_plain(value):
+            raise ConfigError(
+                f"{origin}: {name} is {value!r:.80}; allowed: a number up to {LARGEST:g}, true, false, null, "
+                "a plain word of up to 40 letters, or a list of them"
+            )
+
+
+@cache
+def of_factories() -> frozenset[str]:
+    """Arguments of the functions that make models; new ones of a newer timm are among them."""
+    factories = create_model, build_model_with_cfg, load_pretrained
+    names = {name for function in factories for name in inspect.signature(function).parameters}
+    return frozenset(names - {"kwargs", "model", "num_classes", "in_chans"} | {"num_classes"})
+
+
+def is_plain(value: Any, depth: int = 0) -> bool:
+    """Whether a value can say something about an architecture and nothing else."""
+    if isinstance(value, list | tuple):
+        return depth < 3 and len(value) <= MOST and all(is_plain(part, depth + 1) for part in value)
+    if isinstance(value, str):
+        return PLAIN.fullmatch(value) is not None
+    if isinstance(value, bool) or value is None:
+        return True
+    return isinstance(value, int | float) and math.isfinite(value) and abs(value) <= LARGEST
