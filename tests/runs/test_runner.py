@@ -109,7 +109,7 @@ def test_work_gets_settings_run_and_a_folder_of_its_own(run, capsys, run_work):
 
 def test_a_run_is_named_after_its_stage_and_its_data_or_method(run, run_work):
     run_work(lambda report, params: None, "download")
-    assert run.opened[1:4:2] == ("download", "folder")
+    assert run.opened[1:4:2] == ("download", "images")
 
 
 def test_dvc_s_name_of_the_stage_is_taken(run, monkeypatch, capsys, run_work):
