@@ -23,7 +23,7 @@ IN_IMAGE = docker run --rm --user "$$(id -u):$$(id -g)" --volume "$(CURDIR):$(CU
   --shm-size 2g --stop-timeout 30 --env USER --env MLFLOW_TRACKING_URI \
   --env DRTUNE_IMAGE="$$(docker image inspect --format '{{.Id}}' $(IMAGE))" $(DOCKER_FLAGS) $(IMAGE)
 
-.PHONY: help repro test check in-step report pretrain lock clean docker-build docker-run docker-report docker-verify image
+.PHONY: audit sbom help repro test check in-step report pretrain lock clean docker-build docker-run docker-report docker-verify image
 help: ## what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
@@ -71,6 +71,20 @@ lock: $(READY) ## resolve requirements.lock anew from pyproject.toml
 	@uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
 	  --no-emit-find-links --upgrade --constraint requirements.lock docker/requirements.in \
 	  | grep -vxFf requirements.lock > docker/requirements.lock
+	@$(MAKE) --no-print-directory numbers.lock
+
+numbers.lock: requirements.lock # the pins that can move a number; the stages depend on them
+	@grep -E '^(torch|torchvision|timm|numpy|pillow[a-z-]*|scipy|scikit-learn|safetensors|accelerate|pyarrow|peft)==' \
+	  $< > $@
+
+audit: ## known vulnerabilities of the pinned packages (pip-audit)
+	@$(PYTHON) -m venv .venv-audit && .venv-audit/bin/pip install --quiet pip-audit
+	@.venv-audit/bin/pip-audit --no-deps --disable-pip --requirement requirements.lock \
+	  --requirement docker/requirements.lock
+
+sbom: image ## sbom.json: what is in the image, in CycloneDX's form
+	@docker run --rm --entrypoint sh --user root $(IMAGE) -c 'pip --python /opt/venv/bin/python freeze --all' > .venv/image.txt
+	@$(BIN)/python -m pip install --quiet cyclonedx-bom && cyclonedx-py requirements .venv/image.txt --output-file sbom.json
 
 clean: ## remove the environment; data, cache and runs stay
 	rm -rf .venv

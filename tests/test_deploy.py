@@ -412,7 +412,7 @@ def test_profiles_decide_who_works_and_where():
 
 
 def test_workflows_call_nothing_but_make_and_make_knows_it():
-    assert set(WORKFLOWS) == {"ci.yml", "pipeline.yml"}
+    assert set(WORKFLOWS) == {"ci.yml", "pipeline.yml", "audit.yml"}
     steps = [s for w in WORKFLOWS.values() for job in w["jobs"].values() for s in job["steps"] if "run" in s]
     called = [re.match(r"make (?:--silent )?([a-z-]+)", step["run"]) for step in steps]
     assert [s["run"] for s, match in zip(steps, called, strict=True) if not match] == [
@@ -442,14 +442,38 @@ def test_a_change_of_anything_that_a_stage_reads_runs_the_pipeline():
 
 
 def test_workflows_hold_no_rights_they_do_not_use():
-    assert WORKFLOWS["ci.yml"]["permissions"] == {"contents": "read"}
-    assert WORKFLOWS["pipeline.yml"]["permissions"] == {"contents": "read", "pull-requests": "write"}
     for workflow in WORKFLOWS.values():
-        assert all("timeout-minutes" in job for job in workflow["jobs"].values())
-        steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
-        assert not any("${{" in step.get("run", "") for step in steps), (
-            "values reach a shell by its environment"
-        )
+        assert workflow["permissions"] == {"contents": "read"}
+        for name, job in workflow["jobs"].items():
+            assert "timeout-minutes" in job
+            own, steps = job.get("permissions", {}), job["steps"]
+            checked_out = [step for step in steps if "checkout" in step.get("uses", "")]
+            assert own == ({"pull-requests": "write"} if name == "comment" else {})
+            assert not (own and checked_out), "a job that may write runs no code of a pull request"
+            assert all(step["with"]["persist-credentials"] is False for step in checked_out)
+            assert not any("${{" in step.get("run", "") for step in steps), (
+                "values reach a shell by its environment"
+            )
+
+
+def test_actions_are_pinned_by_commit():
+    used = [
+        step["uses"]
+        for workflow in WORKFLOWS.values()
+        for job in workflow["jobs"].values()
+        for step in job["steps"]
+        if "uses" in step
+    ]
+    assert len(used) > 5
+    assert [name for name in used if not re.fullmatch(r"actions/[a-z-]+@[0-9a-f]{40}", name)] == []
+
+
+def test_the_secrets_reach_only_the_services_that_need_them():
+    given = {name for name, entry in SERVICES.items() if "env_file" in entry}
+    assert given == {"mlflow"}
+    with_password = {n for n, entry in SERVICES.items() if "PGPASSWORD" in entry.get("environment", {})}
+    assert with_password == {"worker", "worker-gpu"}
+    assert "(umask 077; printf" in (ROOT / "docs/deploy.md").read_text(), "others may not read .env"
 
 
 def test_the_page_on_deployment_names_what_there_is():

@@ -59,7 +59,7 @@ def check_arguments(arguments: Mapping[str, Any], origin: str) -> None:
     for key, value in arguments.items():
         name = str(key)
         factory = name in of_factories() or FORBIDDEN.search(name)
-        if name not in ARCHITECTURE and (factory or not name.isidentifier()):
+        if name not in ARCHITECTURE and (factory or name[:1] == "_" or not name.isidentifier()):
             raise ConfigError(
                 f"{origin}: {name[:60]!r} is no argument of an architecture and is refused: it could fetch "
                 "or write files; leave it out. Weights are named in backbone.weights alone"

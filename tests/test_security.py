@@ -1,0 +1,332 @@
+"""What comes from a stranger: each kind of door is closed, and no second one is opened."""
+
+import ast
+import io
+import json
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from drtune.backbones.architecture import check_arguments
+from drtune.backbones.model_file import load_model, save_model
+from drtune.backbones.settings import BackboneSettings
+from drtune.backbones.weights import checked, read_checkpoint
+from drtune.backbones.zoo import build_backbone
+from drtune.base.errors import ConfigError, DRTuneError, StudyError, UntrustedError, WeightsError
+from drtune.base.files import inside
+from drtune.base.yaml import read_yaml
+from drtune.data.images import examine
+from drtune.params import parse
+from drtune.runs.closures import modules, tree
+from drtune.runs.lifecycle import clear, exclusive
+from drtune.runs.stage_key import cached_object
+from drtune.serving.pointer import model_from_cache
+from drtune.sources.archives import unpack
+from drtune.studies.study import begin
+
+HOSTILE = {
+    "pretrained": True,
+    "pretrained_cfg": {"url": "data:,x"},
+    "pretrained_cfg_overlay": {"file": "/etc/passwd"},
+    "checkpoint_path": "/etc/passwd",
+    "cache_dir": "/tmp",
+    "pretrained_custom_load": True,
+    "pretrained_strict": False,
+    "features_only": True,
+    "model_cfg": {"a": 1},
+    "feature_cfg": {"a": 1},
+    "kwargs_filter": "a",
+    "hf_hub_id": "me/it",
+    "weights_file": "x",
+    "source_url": "x",
+    "num_classes": 5,
+    "__class__": 1,
+    "a.b": 1,
+}
+BACKBONE = {
+    "name": "resnet10t", "weights": "catalog/random.yaml", "kwargs": None, "image_size": 32, "mean": None,
+    "std": None, "interpolation": None, "crop_fraction": None, "seed": 0,
+}  # fmt: skip
+ALLOWED = {
+    "channels": [8, 8, 16, 16], "stem_width": 8, "pad_type": "same", "bn_eps": 0.001, "img_size": 96,
+    "depths": [2, 2],
+    "drop_path_rate": 0.1, "global_pool": "avg", "act_layer": "gelu", "reg_tokens": 4, "class_token": False,
+    "init_values": 1e-5, "pretrained_window_sizes": [0, 0, 0, 0], "norm_layer": None, "patch_size": [16, 16],
+    "use_checkpoint": False, "transformer_drop_path": True,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_arguments_of_factories_are_refused_from_settings_headers_and_cards(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(Path(__file__).resolve().parents[1])
+    refused = pytest.raises(
+        DRTuneError, match="no argument of an architecture and is refused|allowed: a number"
+    )
+    with refused:
+        build_backbone(BackboneSettings(**BACKBONE | {"kwargs": {name: HOSTILE[name]}}))
+    path = tmp_path / "weights.safetensors"
+    record = {"name": "resnet10t", "kwargs": {name: HOSTILE[name]}}
+    save_file({"a": torch.zeros(1)}, path, metadata={"backbone": json.dumps(record)})
+    with refused:
+        build_backbone(BackboneSettings(**BACKBONE | {"weights": str(path)}))
+    settings = BackboneSettings(**BACKBONE | {"kwargs": {"channels": [8, 8, 16, 16], "stem_width": 8}})
+    backbone = build_backbone(settings)
+    save_model(tmp_path, backbone.classifier(2), settings, backbone.spec, ["a", "b"], {})
+    card = json.loads((tmp_path / "model.json").read_text())
+    card["timm_kwargs"][name] = HOSTILE[name]
+    (tmp_path / "model.json").write_text(json.dumps(card))
+    with refused:
+        load_model(tmp_path)
+    assert sorted(part.name for part in tmp_path.iterdir()) == [
+        "model.json", "model.safetensors", "weights.safetensors",
+    ]  # fmt: skip
+
+
+def test_arguments_of_architectures_pass():
+    check_arguments(ALLOWED, "here")
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["/etc/passwd", "http://x", "a b", "x" * 41, float("inf"), 1e9, [[[[1]]]], [0] * 300, {"a": 1}, b"x"],
+)
+def test_values_are_numbers_and_plain_words(value):
+    with pytest.raises(ConfigError, match=r"here: stem_width is .*; allowed: a number up to 1e\+06"):
+        check_arguments({"stem_width": value}, "here")
+
+
+@pytest.mark.parametrize(
+    "change", [{"timm_name": "hf-hub:me/it"}, {"timm_name": "local-dir:/x"}, {"feature_dim": 1e12}]
+)
+def test_a_card_names_a_model_of_timm_of_reasonable_size(change, tmp_path):
+    card = {
+        "timm_name": "resnet10t",
+        "timm_kwargs": {},
+        "feature_dim": 8,
+        "classes": ["a"],
+        "image_size_given": False,
+    }
+    card["input"] = {
+        "size": 32,
+        "mean": [0, 0, 0],
+        "std": [1, 1, 1],
+        "interpolation": "bilinear",
+        "crop_fraction": 1,
+    }
+    (tmp_path / "model.json").write_text(json.dumps(card | change))
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(WeightsError, match="does not describe a model of timm"):
+        load_model(tmp_path)
+
+
+NAMES = [
+    "/etc/x",
+    "../x",
+    "a/../../x",
+    "C:\\x",
+    "\\\\host\\x",
+    "a\\..\\..\\x",
+    "",
+    "  ",
+    "a\0b",
+    "a\nb",
+    "x" * 5000,
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_path_from_outside_stays_below_its_root(name, tmp_path):
+    with pytest.raises(UntrustedError, match="is no path below .*; refused, nothing was written"):
+        inside(tmp_path, name)
+
+
+def test_a_link_does_not_lead_it_out(tmp_path):
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root/link").symlink_to(tmp_path)
+    with pytest.raises(UntrustedError, match="leads out of .* by a link"):
+        inside(tmp_path / "root", "link/x")
+    assert inside(tmp_path / "root", "a/b.txt") == tmp_path / "root/a/b.txt"
+
+
+def test_a_listing_of_a_cache_reaches_nothing_outside(tmp_path):
+    import hashlib
+
+    cache = tmp_path / ".dvc/cache/files/md5"
+
+    def put(content, suffix=""):
+        md5 = hashlib.md5(content).hexdigest() + suffix
+        (cache / md5[:2]).mkdir(parents=True, exist_ok=True)
+        (cache / md5[:2] / md5[2:]).write_bytes(content)
+        return md5
+
+    planted = put(b"planted")
+    for relpath in (str(tmp_path / "prey.txt"), "../prey.txt"):
+        listing = put(json.dumps([{"md5": planted, "relpath": relpath}]).encode(), ".dir")
+        with pytest.raises(UntrustedError), model_from_cache(listing, [tmp_path]):
+            pass
+    assert not list(tmp_path.glob("prey*"))
+    other = put(json.dumps([{"md5": planted, "relpath": "model.json"}]).encode(), ".dir")
+    (cache / planted[:2] / planted[2:]).write_bytes(b"changed")
+    with pytest.raises(WeightsError, match="not in"), model_from_cache(other, [tmp_path]):
+        pass
+    with pytest.raises(UntrustedError, match="is no md5"):
+        cached_object(tmp_path, "../../../etc/passwd")
+
+
+def tar_of(path, *members):
+    with tarfile.open(path, "w") as archive:
+        for name, kind, target in members:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, target
+            info.size = 3 if kind == tarfile.REGTYPE else 0
+            archive.addfile(info, io.BytesIO(b"abc") if info.size else None)
+    return path
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        [("../x", tarfile.REGTYPE, "")],
+        [("/x", tarfile.REGTYPE, "")],
+        [("a", tarfile.SYMTYPE, ".."), ("a/x", tarfile.REGTYPE, "")],
+        [("a", tarfile.LNKTYPE, "/etc/passwd")],
+        [("a", tarfile.FIFOTYPE, "")],
+        [("d/" * 200 + "a", tarfile.SYMTYPE, "../" * 300), ("x", tarfile.REGTYPE, "")],
+    ],
+)
+def test_an_archive_writes_nothing_outside_and_makes_no_link(members, tmp_path):
+    (tmp_path / "in").mkdir()
+    with pytest.raises(UntrustedError):
+        unpack(tar_of(tmp_path / "a.tar", *members), tmp_path / "in")
+    assert not (tmp_path / "x").exists()
+    assert not [path for path in (tmp_path / "in").rglob("*") if path.is_symlink()]
+
+
+def test_an_archive_that_says_it_is_larger_than_the_disk_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("drtune.sources.archives.MOST_BYTES", 1000)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a", b"0" * 100_000)
+    with pytest.raises(UntrustedError, match="holds 1 files of 100,000 bytes, allowed .* 1,000 bytes"):
+        unpack(tmp_path / "a.zip", tmp_path / "in")
+    assert not (tmp_path / "in").exists()
+
+
+@pytest.mark.parametrize(
+    ("start", "kind"),
+    [(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "PostScript"), (b"%PDF-1.4\n", "PDF")],
+)
+def test_what_would_start_another_program_is_no_image(start, kind, monkeypatch):
+    monkeypatch.setattr("subprocess.Popen", lambda *_, **__: pytest.fail("a program was started"))
+    assert examine(start + b"showpage\n%%EOF\n").problem == f"is {kind}, no image"
+
+
+def test_a_zip_bomb_among_weights_is_refused_by_its_size(tmp_path):
+    path = tmp_path / "w.pth"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("w/data.pkl", b"0" * 50_000_000)
+    with pytest.raises(WeightsError, match="unpacks to 50,000,000 bytes, far more than it holds; refused"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "kind"),
+    [
+        (torch.zeros(3, dtype=torch.complex64), "complex"),
+        (torch.eye(3).to_sparse(), "sparse"),
+        (torch.zeros(3, device="meta"), "without data"),
+        (torch.zeros(1).expand(10_000, 10_000), "larger than its data"),
+    ],
+)
+def test_tensors_that_are_no_plain_numbers_are_refused(tensor, kind):
+    with pytest.raises(WeightsError, match=f"x is a {kind} tensor; weights are plain numbers"):
+        checked("x", tensor, Path("w.pth"))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: &a [1]\nb: [*a, *a]\n", "line 2 refers to"),
+        ("a: " + "[" * 20_000, "more than 30 levels deep|not valid YAML"),
+        ("a: " + "{b: " * 100, "more than 30 levels deep"),
+        ("a: " + "9" * 5000, "not valid YAML"),
+        ("a: !!python/object/apply:os.system [true]\n", "not valid YAML"),
+    ],
+)
+def test_documents_are_bounded(text, words, tmp_path):
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=words):
+        read_yaml(tmp_path / "params.yaml")
+
+
+def test_settings_are_finite():
+    raw = read_yaml(Path(__file__).resolve().parents[1] / "params.yaml")
+    raw["train"]["lr_head"] = float("inf")
+    with pytest.raises(ConfigError, match="train.lr_head"):
+        parse(raw, "params.yaml")
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a\nb", "x" * 600, "a/b", "$(id)"])
+def test_a_study_has_a_plain_name(name):
+    with pytest.raises(StudyError, match="a name has 1 to 100 letters"):
+        begin(None, name, None, 1)
+
+
+def test_links_in_a_checkpoint_folder_are_not_followed(tmp_path):
+    prey = tmp_path / "prey"
+    prey.mkdir()
+    (prey / "kept").write_text("kept")
+    folder = tmp_path / "ckpt"
+    folder.mkdir()
+    (folder / "state").symlink_to(prey)
+    clear(folder)
+    assert (prey / "kept").read_text() == "kept"
+    assert not (folder / "state").exists()
+    (folder / "lock").symlink_to(prey / "kept")
+    with pytest.raises(OSError, match="symbolic link"), exclusive(folder):
+        pass
+    assert (prey / "kept").read_text() == "kept"
+
+
+# the kind, not the case ------------------------------------------------------------------------------------
+
+
+def calls(name):
+    return [node for node in ast.walk(tree(name)) if isinstance(node, ast.Call)]
+
+
+def dotted(call):
+    return ast.unparse(call.func)
+
+
+def test_there_is_one_door_for_images_models_pickles_and_yaml():
+    doors = {"Image.open": {"drtune.data.images"}, "timm.create_model": {"drtune.backbones.architecture"}}
+    for name in modules():
+        for call in calls(name):
+            what, text = dotted(call), ast.unparse(call)
+            assert name in doors.get(what, {name}), f"{name}: {text}"
+            assert what != "torch.load" or "weights_only=True" in text, f"{name}: {text}"
+            assert what != "Image.open" or "formats=" in text, f"{name}: {text}"
+            assert what != "yaml.load" or "SafeLoader" in text or "UniqueKeyLoader" in text, f"{name}: {text}"
+            assert what not in ("pickle.load", "pickle.loads", "eval", "exec", "yaml.unsafe_load"), (
+                f"{name}: {text}"
+            )
+            assert not what.endswith("extractall"), f"{name}: {text}"
+
+
+def test_paths_that_others_write_are_joined_by_inside_alone():
+    outside = ("relpath", "drtune.folder")
+    for name in modules():
+        for node in ast.walk(tree(name)):
+            if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+                text = ast.unparse(node.right)
+                assert not any(word in text for word in outside) or name in OWN_LISTINGS, (
+                    f"{name}: {ast.unparse(node)}"
+                )
+
+
+OWN_LISTINGS = {"drtune.runs.outs", "drtune.runs.run_cache"}
+"""These join what they have listed themselves, a moment before."""
