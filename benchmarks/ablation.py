@@ -8,18 +8,16 @@ fine-tuning, and alike of DR-Tune, on validation of cuts of its own; all other r
 shipped settings as they are.
 """
 
-import argparse
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import torch
-
 from benchmarks.harness import (
     PLAN,
     Task,
+    arguments,
     changed,
     make_task,
     once,
@@ -35,8 +33,6 @@ from drtune.base.files import write_json
 from drtune.base.settings import Params
 from drtune.base.yaml import read_yaml
 
-RESULTS = Path("benchmarks/results")
-TABLE = Path("benchmarks/ablation.json")
 PLAIN: dict[str, Any] = {"train.method": "finetune", "train.head_init": "normal"}
 SOLVED: dict[str, Any] = {"train.head_init": "bank", "train.head_scale": 1.0}
 CONVERTED: dict[str, Any] = {"train.batch_norm": "converted"}
@@ -114,13 +110,11 @@ def settings(change: Mapping[str, Any]) -> Params:
 
 def best_on_validation(change: dict[str, Any], task: Task) -> tuple[float, float]:
     """Train and return (accuracy, -loss) on validation."""
-    torch.set_num_threads(1)
     return validation(train(settings(change), task))
 
 
 def on_test(change: dict[str, Any], task: Task) -> dict[str, float]:
     """Train, and measure the kept epoch on the test split."""
-    torch.set_num_threads(1)
     params = settings(change)
     fitted = train(params, task)
     best, scores = fitted.progress.best, test_scores(params, task, fitted)
@@ -175,16 +169,15 @@ def compare(name: str, shots: str, seed: int, tuned: Mapping[str, Any]) -> dict[
     return {row: scores[first[row]] for row in rows}
 
 
-def table(sets: list[str], shots: list[Any], seeds: list[int]) -> dict[str, Any]:
+def table(out: Path, sets: list[str], shots: list[Any], seeds: list[int]) -> dict[str, Any]:
     """Accuracy of each row and its paired differences, by size and set, over the cuts that have been run."""
     found: dict[str, Any] = {}
     for size in map(str, shots):
         cuts = {
-            name: [place for seed in seeds if (place := result(name, size, seed)).is_file()] for name in sets
+            name: [path for seed in seeds if (path := result(out, name, size, seed)).is_file()]
+            for name in sets
         }
-        done = {
-            name: column([recorded(place) for place in places]) for name, places in cuts.items() if places
-        }
+        done = {name: column([recorded(path) for path in paths]) for name, paths in cuts.items() if paths}
         if done:
             found["all images" if size == "full" else f"{size} images a class"] = done
     return found
@@ -207,14 +200,9 @@ def paired(ours: list[float], theirs: list[float]) -> dict[str, float]:
     return spread([a - b for a, b in zip(ours, theirs, strict=True)])
 
 
-def result(name: str, shots: str, seed: int) -> Path:
-    """Where the results of one cut lie."""
-    return RESULTS / f"{name}-{shots}-{seed}.json"
-
-
-def tuning(name: str, shots: str) -> Path:
-    """Where the settings chosen on a set of one size lie."""
-    return RESULTS / f"{name}-{shots}-tuned.json"
+def result(out: Path, name: str, shots: str, seed: int | str) -> Path:
+    """Where the results of a cut lie; of the seed `tuned`, what was chosen for a set of one size."""
+    return out / "ablation" / f"{name}-{shots}-{seed}.json"
 
 
 def show(found: Mapping[str, Any]) -> None:
@@ -238,7 +226,7 @@ def print_row(title: str, cells: list[dict[str, float]], sign: str) -> None:
 
 def main() -> None:
     """Run what has no record yet, then the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = arguments(str(__doc__))
     parser.add_argument("--set", help="only this one")
     parser.add_argument("--shots", help="only this size: images a class, or full")
     parser.add_argument("--seed", type=int, help="only this cut")
@@ -247,11 +235,13 @@ def main() -> None:
     sizes, seeds = list(map(str, plan["shots"])), plan["seeds"]
     for shots in [given.shots] if given.shots else sizes:
         for name in [given.set] if given.set else plan["sets"]:
-            tuned = once(tuning(name, shots), tune, name, shots, plan["tuning_seeds"][shots])
+            tuned = once(
+                result(given.out, name, shots, "tuned"), tune, name, shots, plan["tuning_seeds"][shots]
+            )
             for seed in seeds if given.seed is None else [given.seed]:
-                once(result(name, shots, seed), compare, name, shots, seed, tuned)
-    rows = table(plan["sets"], sizes, seeds)
-    write_json(TABLE, rows)
+                once(result(given.out, name, shots, seed), compare, name, shots, seed, tuned)
+    rows = table(given.out, plan["sets"], sizes, seeds)
+    write_json(given.out / "ablation.json", rows)
     show(rows)
 
 

@@ -7,7 +7,6 @@ to choose its learning rate (and its main weight, where it has one) on the valid
 own; the epoch is chosen on validation too, and the test split is opened once a seed.
 """
 
-import argparse
 import resource
 import tempfile
 import time
@@ -18,7 +17,18 @@ from typing import Any
 
 import torch
 
-from benchmarks.harness import PLAN, Task, changed, make_task, once, ood_scores, run_all, seeded, train
+from benchmarks.harness import (
+    PLAN,
+    Task,
+    arguments,
+    changed,
+    make_task,
+    once,
+    ood_scores,
+    run_all,
+    seeded,
+    train,
+)
 from drtune.base.errors import ConfigError
 from drtune.base.runtime import RuntimeSettings
 from drtune.base.settings import Params
@@ -27,15 +37,13 @@ from drtune.evaluation.robustness import measure_corrupted, set_name
 from drtune.evaluation.settings import EvaluateSettings
 from pipeline.evaluate import measure_test
 
-RESULTS = Path("benchmarks/fair_results")
-
 Row = Mapping[str, Any]
 """A row's entry in benchmarks/plan.yaml: `title`, `method`, `set`, `tune`."""
 
 
-def result(name: str, row: str) -> Path:
+def result(out: Path, name: str, row: str) -> Path:
     """Where the results of a row on a set lie."""
-    return RESULTS / f"{name}-{row}.json"
+    return out / "fair" / f"{name}-{row}.json"
 
 
 def settings(plan: Mapping[str, Any], change: Mapping[str, Any]) -> Params:
@@ -73,7 +81,6 @@ def on_validation(change: dict[str, Any], task: Task, plan: Mapping[str, Any]) -
 
     The start is no epoch here: where its head is solved on the bank, all trials have it in common.
     """
-    torch.set_num_threads(1)
     history = train(settings(plan, change), task).progress.history
     return max((record["val_accuracy"], -record["val_loss"]) for record in history if record["epoch"] > 0)
 
@@ -84,7 +91,6 @@ def on_test(change: dict[str, Any], task: Task, plan: Mapping[str, Any]) -> dict
     `seconds` is processor time of the training (wall time on a GPU), `peak_mb` the most memory that the
     process held by then (on a GPU: that torch allocated there), in MB.
     """
-    torch.set_num_threads(1)
     params, gpu = settings(plan, change), torch.cuda.is_available()
     clock = time.perf_counter if gpu else time.process_time
     start = clock()
@@ -132,14 +138,14 @@ def run(plan: Mapping[str, Any], name: str, row: Row) -> dict[str, Any]:
 
 def main() -> None:
     """Run every row on every set that has no record yet."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = arguments(str(__doc__))
     parser.add_argument("--set", help="only this one")
     parser.add_argument("--row", help="only this one")
     given = parser.parse_args()
     plan = read_yaml(PLAN)
     for name in [given.set] if given.set else plan["fair"]["sets"]:
         for row in [given.row] if given.row else plan["fair"]["rows"]:
-            once(result(name, row), run, plan, name, plan["fair"]["rows"][row])
+            once(result(given.out, name, row), run, plan, name, plan["fair"]["rows"][row])
 
 
 if __name__ == "__main__":

@@ -9,12 +9,11 @@ import numpy as np
 from sklearn.isotonic import isotonic_regression
 
 from benchmarks.fair import result
-from benchmarks.harness import PLAN, recorded, spread
+from benchmarks.harness import PLAN, arguments, recorded, spread
 from drtune.base.files import replacing, write_json
 from drtune.base.yaml import read_yaml
 from drtune.evaluation.pictures.style import BLUE, GREY, new_figure, save, styled
 
-TABLE, TEXT, PICTURE = (Path(f"benchmarks/fair.{ending}") for ending in ("json", "md", "png"))
 AGAINST = {"plain": "finetune", "LP-FT": "lp_ft"}
 """Rows that all are compared with: fine-tuning from a random head, and from the head solved on the bank."""
 
@@ -30,10 +29,10 @@ Runs = Mapping[str, Sequence[Run]]
 """Set -> its runs, one a seed."""
 
 
-def runs_of(plan: Mapping[str, Any], row: str) -> Runs:
+def runs_of(out: Path, plan: Mapping[str, Any], row: str) -> Runs:
     """All results of a row."""
     fair = plan["fair"]
-    found = {name: recorded(result(name, row))["runs"] for name in fair["sets"]}
+    found = {name: recorded(result(out, name, row))["runs"] for name in fair["sets"]}
     return {name: [runs[str(seed)] for seed in fair["seeds"]] for name, runs in found.items()}
 
 
@@ -76,9 +75,9 @@ def summary(runs: Runs, against: Mapping[str, Runs]) -> dict[str, Any]:
     }
 
 
-def table(plan: Mapping[str, Any]) -> dict[str, Any]:
+def table(out: Path, plan: Mapping[str, Any]) -> dict[str, Any]:
     """Row -> `overall` and, by set, `sets`."""
-    rows = {row: runs_of(plan, row) for row in plan["fair"]["rows"]}
+    rows = {row: runs_of(out, plan, row) for row in plan["fair"]["rows"]}
     others = {name: rows[row] for name, row in AGAINST.items()}
     return {
         row: {
@@ -192,13 +191,13 @@ def picture(rows: Mapping[str, Any], plan: Mapping[str, Any]) -> Any:
 
 def main() -> None:
     """Put the results together."""
-    plan = read_yaml(PLAN)
-    rows = table(plan)
+    out, plan = arguments(str(__doc__)).parse_args().out, read_yaml(PLAN)
+    rows = table(out, plan)
     text = markdown(rows, plan)
-    write_json(TABLE, rows)
-    with replacing(TEXT) as fresh:
+    write_json(out / "fair.json", rows)
+    with replacing(out / "fair.md") as fresh:
         fresh.write_text(text, encoding="utf-8")
-    save(picture(rows, plan), PICTURE)
+    save(picture(rows, plan), out / "fair.png")
     print(text)
 
 

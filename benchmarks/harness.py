@@ -1,9 +1,10 @@
 """What the accuracy benchmarks share: settings with changes, one training, records on the disk.
 
-A record is one JSON file a row: what was found, and the commit of the code that found it. A row whose record
-exists is not run again, so a stopped benchmark goes on where it was.
+A record is one JSON file a row, OUT/BENCHMARK/ROW.json: what was found, and the commit of the code that found
+it. A row whose record exists is not run again, so a stopped benchmark goes on where it was.
 """
 
+import argparse
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -18,6 +19,7 @@ from drtune.banks.extract import bank_identity, extract_bank, training_views
 from drtune.banks.settings import ExtractSettings
 from drtune.base.device import pick_device
 from drtune.base.files import read_json, write_json
+from drtune.base.numeric import set_numeric_state
 from drtune.base.runtime import RuntimeSettings, processors
 from drtune.base.settings import Params
 from drtune.data.packed import Split, open_split
@@ -32,17 +34,40 @@ from drtune.training.loop import Hooks
 from pipeline.evaluate import measure_test
 
 PLAN = Path("benchmarks/plan.yaml")
+KEPT = Path("benchmarks/results")
+ONE_PROCESSOR = {"runtime.threads": 1, "runtime.workers": 0}
+"""Rows share the processors among them; the number of threads moves the last bits too."""
+
+
+def arguments(about: str) -> argparse.ArgumentParser:
+    """What every accuracy benchmark takes."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--out", type=Path, default=KEPT, help="folder of the records and tables")
+    return parser
 
 
 def once(path: Path, make: Callable[..., Any], *given: Any) -> Any:
     """What a record holds; `make(*given)` finds it where there is none yet."""
     if path.exists():
         print(f"kept: {path}", flush=True)
-        return read_json(path)["found"]
+        return recorded(path)
     print(f"running: {path}", flush=True)
-    found = make(*given)
-    write_json(path, {"commit": commit(), "found": found})
+    code, found = commit(), make(*given)
+    write_json(path, {"commit": code, "found": found})
     return found
+
+
+def each_once(make: Callable[..., Any], rows: Mapping[Path, tuple[Any, ...]]) -> list[Any]:
+    """What the records of some rows hold; those without one are run, as `run_all` does.
+
+    Args:
+        make: finds what a record holds.
+        rows: record -> what `make` is given.
+    """
+    for path in filter(Path.exists, rows):
+        print(f"kept: {path}", flush=True)
+    run_all(once, [(path, make, *given) for path, given in rows.items() if not path.exists()])
+    return [recorded(path) for path in rows]
 
 
 def recorded(path: Path) -> Any:
@@ -53,7 +78,8 @@ def recorded(path: Path) -> Any:
 def commit() -> str:
     """Of the code that runs; `-dirty` where it has changes."""
     command = ["git", "describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    here = Path(__file__).parent
+    return subprocess.run(command, cwd=here, capture_output=True, text=True, check=True).stdout.strip()
 
 
 class Task(NamedTuple):
@@ -64,8 +90,8 @@ class Task(NamedTuple):
 
 
 def changed(raw: Mapping[str, Any], change: Mapping[str, Any]) -> Params:
-    """Settings with dotted names replaced, such as `methods.dr_tune.weight`."""
-    return parse(with_values(raw, change), "params.yaml")
+    """Settings with dotted names replaced, such as `methods.dr_tune.weight`, for work on one processor."""
+    return parse(with_values(raw, ONE_PROCESSOR | dict(change)), "params.yaml")
 
 
 def seeded(seed: int) -> dict[str, int]:
@@ -78,17 +104,18 @@ def make_task(params: Params, folder: Path) -> Task:
     folder.mkdir(parents=True, exist_ok=True)
     task = Task(folder / "dataset", folder / "bank.safetensors")
     card = ingest(params[DataSettings], task.dataset, folder)
-    backbone, extract = build_backbone(params[BackboneSettings]), params[ExtractSettings]
-    augment, split = params[AugmentSettings], open_split(task.dataset, Split.TRAIN)
+    extract, augment, runtime = params[ExtractSettings], params[AugmentSettings], params[RuntimeSettings]
+    set_numeric_state(extract.seed, runtime.num_threads)
+    backbone, split = build_backbone(params[BackboneSettings]), open_split(task.dataset, Split.TRAIN)
     extract_bank(
         task.bank,
         backbone.encoder,
-        training_views(split, backbone.spec, extract, augment, params[RuntimeSettings].num_workers),
+        training_views(split, backbone.spec, extract, augment, runtime.num_workers),
         bank_identity(backbone, card, extract, augment),
         split.labels,
         split.ids,
         backbone.feature_dim,
-        pick_device(params[RuntimeSettings].device),
+        pick_device(runtime.device),
     )
     return task
 

@@ -8,7 +8,6 @@ each sampler on the same budget, pruning included. A trial is judged on the vali
 winner and the shipped settings, every study's first trial, are then measured on its test split, once.
 """
 
-import argparse
 import tempfile
 import time
 from collections.abc import Mapping
@@ -17,15 +16,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import torch
-
 from benchmarks.harness import (
     Task,
+    arguments,
     changed,
+    each_once,
     make_task,
-    once,
-    recorded,
-    run_all,
     seeded,
     spread,
     test_scores,
@@ -45,7 +41,6 @@ from drtune.training.loop import Hooks
 from drtune.training.settings import TrainSettings
 
 SAMPLERS = ("auto", "random")
-RESULTS = Path("benchmarks/study_results")
 
 
 def trial(params: Params, task: Task, metric: str, attempt: Attempt) -> list[float]:
@@ -74,14 +69,13 @@ def studied(params: Params, task: Task, folder: Path) -> tuple[Study, float]:
     return study, time.perf_counter() - start
 
 
-def result(seed: int, trials: int) -> Path:
-    """Where the results of a cut lie."""
-    return RESULTS / f"{seed}-{trials}.json"
+def records(out: Path, seeds: int, trials: int) -> dict[Path, tuple[int, int]]:
+    """Where the results of the cuts lie -> (seed, trials)."""
+    return {out / f"{seed}-{trials}.json": (seed, trials) for seed in range(seeds)}
 
 
 def compared(seed: int, trials: int) -> dict[str, Any]:
     """One cut: a study with each sampler; test accuracy of the shipped settings and of each winner."""
-    torch.set_num_threads(1)
     raw = read_yaml(Path("params.yaml"))
     found: dict[str, Any] = {"seed": seed}
     with tempfile.TemporaryDirectory() as name:
@@ -108,11 +102,6 @@ def compared(seed: int, trials: int) -> dict[str, Any]:
     return found
 
 
-def recorded_cut(seed: int, trials: int) -> None:
-    """One cut, where it has no record yet."""
-    once(result(seed, trials), compared, seed, trials)
-
-
 def summary(cuts: list[dict[str, Any]]) -> dict[str, Any]:
     """Medians, means and paired differences over the cuts."""
     rows = {}
@@ -129,7 +118,6 @@ def summary(cuts: list[dict[str, Any]]) -> dict[str, Any]:
 
 def noise(seed: int, trials: int) -> dict[str, list[float]]:
     """Validation accuracy on one cut: of points of the space with one seed, of one point with many seeds."""
-    torch.set_num_threads(1)
     raw = read_yaml(Path("params.yaml"))
     shipped = changed(raw, seeded(seed))
     own = {"study.sampler": "random", "study.pruner": "none", "study.seed": seed, "study.trials": trials}
@@ -145,28 +133,26 @@ def noise(seed: int, trials: int) -> dict[str, list[float]]:
 
 
 def main() -> None:
-    """Run all cuts, two at once, and write benchmarks/study.json."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    """Run the cuts that have no record yet, then the table."""
+    parser = arguments(str(__doc__))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--noise", action="store_true", help="trainings of random points, and of one point")
     given = parser.parse_args()
-    seeds = range(given.seeds)
+    sizes = given.seeds, given.trials
     if given.noise:
-        cuts = run_all(noise, [(seed, given.trials) for seed in seeds])
-        for seed, found in zip(seeds, cuts, strict=True):
+        for seed, found in enumerate(each_once(noise, records(given.out / "study_noise", *sizes))):
             parts = ", ".join(f"{name} {spread(values)['std']:.2f}" for name, values in found.items())
             print(f"cut {seed}: points of accuracy, standard deviation of {given.trials}: {parts}")
         return
-    run_all(recorded_cut, [(seed, given.trials) for seed in seeds])
-    cuts = [recorded(result(seed, given.trials)) for seed in seeds]
+    cuts = each_once(compared, records(given.out / "study", *sizes))
     rows = summary(cuts)
     for name, row in rows.items():
         test, gain = row["test"], row["gain"]
         chosen = f"validation, median {100 * row['median_validation']:5.1f}"
         measured = f"test {test['mean']:5.1f} ± {test['std']:.1f}"
         print(f"{name:<8} {chosen}   {measured}   over shipped {gain['mean']:+.1f} ± {gain['std']:.1f}")
-    write_json(Path("benchmarks/study.json"), {"trials": given.trials, "rows": rows, "cuts": cuts})
+    write_json(given.out / "study.json", {"trials": given.trials, "rows": rows, "cuts": cuts})
 
 
 if __name__ == "__main__":

@@ -170,14 +170,13 @@ def test_a_size_may_have_epochs_of_its_own_the_same_for_every_row():
     assert epochs == {"40": {plan["base"]["train.epochs"]}, "full": {plan["ablation"]["epochs"]["full"]}}
 
 
-def test_the_table_pairs_runs_of_one_seed(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(ablation, "RESULTS", tmp_path)
+def test_the_table_pairs_runs_of_one_seed(tmp_path, capsys):
     for seed, shift in ((0, 0.0), (1, 0.2)):
         runs = {row: {"test_accuracy": 0.5 + shift} for row in ROWS}
         runs[FULL]["test_accuracy"] = 0.6 + shift + 0.02 * seed
         runs[PROBE]["test_accuracy"] = 0.55 + shift
-        write_json(tmp_path / f"toy-40-{seed}.json", {"commit": "", "found": runs})
-    found = ablation.table(["toy", "other"], [40, "full"], [0, 1, 2])
+        write_json(ablation.result(tmp_path, "toy", "40", seed), {"commit": "", "found": runs})
+    found = ablation.table(tmp_path, ["toy", "other"], [40, "full"], [0, 1, 2])
     assert {size: list(columns) for size, columns in found.items()} == {"40 images a class": ["toy"]}
     full = found["40 images a class"]["toy"][FULL]
     assert (full["mean"], full["n"]) == (71.0, 2)
@@ -196,8 +195,6 @@ def test_the_table_pairs_runs_of_one_seed(tmp_path, monkeypatch, capsys):
 
 
 def test_only_what_has_no_record_is_run_and_the_table_is_of_all(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(ablation, "RESULTS", tmp_path)
-    monkeypatch.setattr(ablation, "TABLE", tmp_path / "table.json")
     monkeypatch.setattr(ablation, "read_yaml", lambda path: {"ablation": PLANNED})
     monkeypatch.setattr(ablation, "tune", lambda name, shots, seeds: {"seeds": seeds})
     ran = []
@@ -207,13 +204,13 @@ def test_only_what_has_no_record_is_run_and_the_table_is_of_all(tmp_path, monkey
         return {row: {"test_accuracy": 0.5} for row in ROWS}
 
     monkeypatch.setattr(ablation, "compare", compare)
-    monkeypatch.setattr("sys.argv", ["ablation", "--seed", "1"])
+    monkeypatch.setattr("sys.argv", ["ablation", "--seed", "1", "--out", str(tmp_path)])
     ablation.main()
-    monkeypatch.setattr("sys.argv", ["ablation"])
+    monkeypatch.setattr("sys.argv", ["ablation", "--out", str(tmp_path)])
     ablation.main()
     assert ran == [("toy", "40", 1), ("toy", "40", 0)]
-    assert read_json(tmp_path / "table.json")["40 images a class"]["toy"][FULL]["n"] == 2
-    assert f"kept: {tmp_path / 'toy-40-1.json'}" in capsys.readouterr().out
+    assert read_json(tmp_path / "ablation.json")["40 images a class"]["toy"][FULL]["n"] == 2
+    assert f"kept: {tmp_path / 'ablation/toy-40-1.json'}" in capsys.readouterr().out
 
 
 PLANNED = {"sets": ["toy"], "shots": [40], "seeds": [0, 1], "tuning_seeds": {"40": [100]}}

@@ -20,9 +20,8 @@ def run_of(accuracy, seconds, ood=None, fog=None):
 
 
 @pytest.fixture
-def plan(tmp_path, monkeypatch):
+def plan(tmp_path):
     """Three rows on two sets with two seeds; the first set has shifted ones."""
-    monkeypatch.setattr(fair, "RESULTS", tmp_path)
     found = {
         ("toy", "finetune"): [run_of(0.5, 1.0, {"art": 0.2}, 0.3), run_of(0.7, 2.0, {"art": 0.4}, 0.5)],
         ("toy", "lp_ft"): [run_of(0.6, 1.0, {"art": 0.3}, 0.4), run_of(0.6, 2.0, {"art": 0.3}, 0.4)],
@@ -33,15 +32,15 @@ def plan(tmp_path, monkeypatch):
     }
     for (name, row), runs in found.items():
         found = {"runs": {"0": runs[0], "1": runs[1]}}
-        write_json(fair.result(name, row), {"commit": "", "found": found})
+        write_json(fair.result(tmp_path, name, row), {"commit": "", "found": found})
     shipped = read_yaml(ROOT / "benchmarks/plan.yaml")["fair"]
     rows = {name: shipped["rows"][name] for name in ("finetune", "lp_ft", "dr_tune")}
     sets = {"toy": {"shots": 5, "corruptions": ["fog"]}, "other": {"shots": None, "corruptions": []}}
     return {"fair": shipped | {"rows": rows, "sets": sets, "seeds": [0, 1]}}
 
 
-def test_seeds_are_paired_and_cost_is_relative_to_plain_fine_tuning(plan):
-    found = fair_table.table(plan)
+def test_seeds_are_paired_and_cost_is_relative_to_plain_fine_tuning(plan, tmp_path):
+    found = fair_table.table(tmp_path, plan)
     cell = found["dr_tune"]["sets"]["toy"]
     assert cell["test_accuracy"] == spread([0.6, 0.9])
     assert cell["minus plain"] == spread([0.1, 0.2])
@@ -50,8 +49,8 @@ def test_seeds_are_paired_and_cost_is_relative_to_plain_fine_tuning(plan):
     assert found["finetune"]["sets"]["toy"]["minus plain"]["mean"] == 0.0
 
 
-def test_the_spread_of_the_mean_over_sets_is_that_of_the_seeds(plan):
-    every = fair_table.table(plan)["dr_tune"]["overall"]
+def test_the_spread_of_the_mean_over_sets_is_that_of_the_seeds(plan, tmp_path):
+    every = fair_table.table(tmp_path, plan)["dr_tune"]["overall"]
     assert every["test_accuracy"] == spread([0.55, 0.65])
     assert every["test_mean_per_class"] == spread([0.45, 0.55])
     assert every["minus plain"] == spread([0.15, 0.15])
@@ -61,8 +60,8 @@ def test_the_spread_of_the_mean_over_sets_is_that_of_the_seeds(plan):
     assert every["corrupted"] == {"toy: fog": spread([0.4, 0.8])}
 
 
-def test_the_text_has_every_set_every_difference_and_every_shift(plan):
-    lines = fair_table.markdown(fair_table.table(plan), plan).splitlines()
+def test_the_text_has_every_set_every_difference_and_every_shift(plan, tmp_path):
+    lines = fair_table.markdown(fair_table.table(tmp_path, plan), plan).splitlines()
     assert lines[0] == (
         "| method | toy, 5 a class | other, all a class | mean | per class | minus plain | minus LP-FT "
         "| time | memory |"
@@ -78,8 +77,8 @@ def test_the_text_has_every_set_every_difference_and_every_shift(plan):
     assert "| DR-Tune | 60.0 ± 28.3 | 60.0 |" in lines
 
 
-def test_the_picture_has_a_dot_and_a_name_for_each_method(plan):
-    axes = fair_table.picture(fair_table.table(plan), plan).axes[0]
+def test_the_picture_has_a_dot_and_a_name_for_each_method(plan, tmp_path):
+    axes = fair_table.picture(fair_table.table(tmp_path, plan), plan).axes[0]
     dots = [tuple(line.get_xydata()[0]) for line in axes.lines]
     assert dots == [(1.0, 45.0), (1.0, 50.0), (1.625, 60.0)]
     assert [text.get_text() for text in axes.texts] == [

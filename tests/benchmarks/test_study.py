@@ -1,6 +1,6 @@
 import pytest
 
-from benchmarks.study import SAMPLERS, result, summary
+from benchmarks.study import SAMPLERS, records, summary
 
 
 def cut(shipped, auto, random):
@@ -22,6 +22,7 @@ def test_gains_are_paired_and_validation_has_its_median():
     assert [rows[name]["median_validation"] for name in rows] == [0.82, 0.90, 0.85]
 
 
-def test_cuts_of_another_budget_lie_elsewhere():
-    assert result(1, 20) != result(1, 40)
-    assert result(1, 20) != result(2, 20)
+def test_cuts_of_another_budget_lie_elsewhere(tmp_path):
+    few, many = records(tmp_path, 2, 20), records(tmp_path, 2, 40)
+    assert list(few.values()) == [(0, 20), (1, 20)]
+    assert len({*few, *many}) == 4
