@@ -32,6 +32,7 @@ from drtune.training.settings import TrainSettings
 from drtune.training.validation import validation_scores
 from drtune.training.wise_ft import WeightEnsemble
 
+CPU = torch.device("cpu")
 FLUSH_STEPS = 50
 """Steps between two transfers of the loss terms to the host."""
 
@@ -92,10 +93,10 @@ class Trainer:
         bank: pretrained features of the training split; None where the method needs none.
         train: seeded loader of batches whose `batch_sampler` has `set_epoch`.
         val: loader of the validation split.
-        settings: `train` in params.yaml.
+        settings: `train` in params.yaml, its precision other than `auto`.
         hooks: reports and checkpoints.
         start: history record of the model as it is given, with epoch 0; None where that is no candidate.
-        device: `runtime.device`.
+        device: where it runs.
     """
 
     def __init__(
@@ -108,10 +109,12 @@ class Trainer:
         settings: TrainSettings,
         hooks: Hooks,
         start: Mapping[str, Any] | None = None,
-        device: str = "auto",
+        device: torch.device = CPU,
     ) -> None:
         self.start = start
-        self.accelerator = Accelerator(cpu=device == "cpu", mixed_precision=settings.precision)
+        if device.type == "cuda" and device.index is not None:
+            torch.cuda.set_device(device)  # Accelerate takes the current one
+        self.accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=settings.precision)
         self.settings, self.hooks, self.method = settings, hooks, method
         self.model: nn.Module = self.accelerator.prepare(model)
         self.train = self.accelerator.prepare_data_loader(train, device_placement=False)

@@ -279,7 +279,9 @@ def without_values(trainer):
 @pytest.mark.parametrize("step", [1, 10])  # DR-Tune turns its bank in the second
 @pytest.mark.parametrize("change", [{}, {"optimizer": "sgd", "clip_norm": 1.0, "ema_decay": 0.9}])
 def test_a_step_asks_the_device_for_no_value(name, step, change, monkeypatch, clean_torch):
-    train = PARAMS[TrainSettings].model_copy(update={"batch_size": 8, "batch_norm": "train", **change})
+    train = PARAMS[TrainSettings].model_copy(
+        update={"batch_size": 8, "batch_norm": "train", "precision": "no", **change}
+    )
     model, batches = classifier(), DataLoader([batch(range(8))], batch_size=None)
     method = load_method(name)(PARAMS.method(name), train)
     trainer = without_values(Trainer(model, method, bank(model), batches, batches, train, Hooks()))
