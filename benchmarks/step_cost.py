@@ -125,9 +125,7 @@ def ours(name: str, change: dict[str, object], world: World) -> Step:
     method = load_method(name)(settings, world.train)
     loader: Any = DataLoader([world.batch], batch_size=None)  # type: ignore[arg-type]
     model = world.model()
-    trainer = Trainer(
-        model, method, world.bank, loader, loader, world.train, Hooks(), device=world.device.type
-    )
+    trainer = Trainer(model, method, world.bank, loader, loader, world.train, Hooks(), device=world.device)
     set_mode(model, method.trains, world.train.batch_norm)
 
     def step(number: int) -> object:
@@ -265,7 +263,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15, help="at least 2")
     parser.add_argument("--parts", action="store_true", help="see measure_parts")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--device", choices=["auto", "cpu"], default="auto")
+    parser.add_argument("--device", default="auto", help="as runtime.device")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     keep_freed_memory()

@@ -9,6 +9,7 @@ from drtune.base.report import Report
 from drtune.base.settings import Params
 from drtune.data.settings import AugmentSettings
 from drtune.training.fit import Fitted
+from drtune.training.hardware import made_on
 from drtune.training.output import save, validation_of
 from drtune.training.reporting import fit_and_report, replacements
 from drtune.training.settings import TrainSettings
@@ -37,6 +38,7 @@ def log_settings(params: Params, report: Report) -> None:
             "methods": {train.method: own | ({"train": params.replaced} if params.replaced else {})},
             "backbone": completed(params[BackboneSettings]).model_dump(),
             "augment": params[AugmentSettings].model_dump(),
+            "made_on": made_on(params),
         }
     )
 

@@ -100,6 +100,7 @@ def machine(device: str) -> dict[str, Any]:
     import timm
     import torch
 
+    from drtune.base.device import about_device
     from drtune.base.runtime import processors
 
     about: dict[str, Any] = {
@@ -108,19 +109,7 @@ def machine(device: str) -> dict[str, Any]:
         "timm": timm.__version__,
         "processors": processors(),
     }
-    if device == "cuda":
-        about |= {"card": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
-        about |= {"cudnn": torch.backends.cudnn.version(), "driver": driver()}
-    return about
-
-
-def driver() -> str:
-    """Version of the card's driver, as nvidia-smi has it; empty where that is not there."""
-    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-    except OSError:
-        return ""
+    return about | about_device(torch.device(device))
 
 
 def write(path: Path, value: Any) -> None:

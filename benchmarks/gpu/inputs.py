@@ -130,7 +130,7 @@ def one_step(params: Params, backbone: Backbone, scene: Scene) -> Any:
     model = backbone.classifier(3)
     method = load_method("finetune")(params.method("finetune"), train)
     empty: Any = DataLoader([0], batch_size=None)
-    trainer = Trainer(model, method, None, empty, empty, train, Hooks(), device=scene.device.type)
+    trainer = Trainer(model, method, None, empty, empty, train, Hooks(), device=scene.device)
     set_mode(model, method.trains, train.batch_norm)
     return trainer.step
 

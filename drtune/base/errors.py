@@ -29,6 +29,10 @@ class TrainingError(DRTuneError):
     """A training that cannot start or go on, for example a loss that is no longer finite."""
 
 
+class ShortageError(TrainingError):
+    """Work that needs more memory than there is."""
+
+
 class TrackingError(DRTuneError):
     """A run that cannot be found, restored or compared, or a tracking store that cannot be used."""
 

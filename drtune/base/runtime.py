@@ -4,7 +4,11 @@ No stage depends on it; a run records it.
 """
 
 import os
-from typing import Literal
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator
+from pydantic_core import PydanticCustomError
 
 from drtune.base.settings import Count, Settings, Whole
 
@@ -12,10 +16,17 @@ MOST_WORKERS = 8
 """More processes seldom decode faster than one GPU trains, and each takes memory."""
 
 
+def known_device(value: str) -> str:
+    """Validate that a text names a kind of device; `pick_device` says whether it is there."""
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
+        raise PydanticCustomError("device", "expected auto, cpu, cuda, cuda:N or mps")
+    return value
+
+
 class RuntimeSettings(Settings):
     """`runtime`: where and with how many hands a stage works."""
 
-    device: Literal["auto", "cpu"]
+    device: Annotated[str, AfterValidator(known_device)]
     workers: Literal["auto"] | Whole
     threads: Literal["auto"] | Count
     compile: bool

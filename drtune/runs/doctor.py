@@ -16,6 +16,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+from drtune.base.cards import cards
 from drtune.runs import store
 from drtune.runs.journal import ENDED, claim, journal_folder, last_status, release, unsent
 from drtune.runs.lifecycle import LOCK
@@ -50,6 +51,7 @@ def examine(root: Path, folder: Path, project: str) -> list[Finding]:
     """
     looks: list[Callable[[], Iterator[Finding]]] = [
         packages,
+        device,
         lambda: version_control(folder),
         lambda: in_step(folder),
         lambda: tracking_store(root, project),
@@ -80,6 +82,18 @@ def packages() -> Iterator[Finding]:
         yield Finding(FAULT, "packages", "; ".join(wrong), "install requirements.lock again: `make repro`")
     else:
         yield Finding(OK, "packages", f"Python {python}, all that the project asks for")
+
+
+def device() -> Iterator[Finding]:
+    """Which device and precision `auto` comes to, and whether a GPU lies idle."""
+    from drtune.base.device import chosen_device, pick_device, trouble_with_cuda  # PyTorch takes seconds
+    from drtune.training.hardware import pick_precision
+
+    if (names := cards()) and (trouble := trouble_with_cuda()):
+        yield Finding(FAULT, "device", f"cpu, although there is a GPU ({names[0]})", trouble)
+    else:
+        precision = pick_precision("auto", pick_device("auto"))
+        yield Finding(OK, "device", f"{chosen_device('auto')}; train.precision auto is {precision}")
 
 
 def version_control(folder: Path) -> Iterator[Finding]:

@@ -3,12 +3,10 @@
 Every part is optional: without git, a commit or a GPU the record holds empty text and `tags` leaves it out.
 """
 
-import glob
 import importlib.metadata
 import os
 import platform
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -18,6 +16,7 @@ from pathlib import Path, PurePosixPath
 import psutil
 import yaml  # type: ignore[import-untyped]
 
+from drtune.base.cards import cards, driver
 from drtune.base.files import sha256_of
 from drtune.runs.lifecycle import boot_id, pid_namespace
 
@@ -40,6 +39,7 @@ class RunRecord:
         packages: installed distributions as `name==version`, sorted.
         torch, cuda: version of PyTorch, and of CUDA that it was built for.
         device: GPU names, or the CPU's name where there is none.
+        driver: version of NVIDIA's driver.
         image: what DRTUNE_IMAGE says, usually the digest of the container image.
         boot_id, pid_namespace, pid, started: with `host` they name one process for ever; `started` in Unix
             seconds.
@@ -57,6 +57,7 @@ class RunRecord:
     torch: str
     cuda: str
     device: str
+    driver: str
     image: str
     host: str
     boot_id: str
@@ -84,6 +85,7 @@ class RunRecord:
             "env.torch": self.torch,
             "env.cuda": self.cuda,
             "env.device": self.device,
+            "env.driver": self.driver,
             "env.image": self.image,
             "proc.host": self.host,
             "proc.boot": self.boot_id,
@@ -111,6 +113,7 @@ def collect(root: Path) -> RunRecord:
         torch=torch_version,
         cuda=cuda,
         device=device_name(),
+        driver=driver(),
         image=os.environ.get("DRTUNE_IMAGE", ""),
         host=socket.gethostname(),
         boot_id=boot_id(),
@@ -246,29 +249,13 @@ def torch_versions() -> tuple[str, str]:
 
 def device_name() -> str:
     """Names of the GPUs of this machine, else of its CPU, without starting CUDA."""
-    names: list[str] = []
-    if os.environ.get("CUDA_VISIBLE_DEVICES", "all") not in ("", "-1"):
-        for path in glob.glob("/proc/driver/nvidia/gpus/*/information"):
-            names += re.findall(r"^Model:\s*(.+)$", Path(path).read_text(errors="replace"), re.MULTILINE)
-        if not names and shutil.which("nvidia-smi"):
-            names = nvidia_smi_names()
-    if names:
+    if names := cards():
         return "; ".join(f"{names.count(name)} x {name}" for name in sorted(set(names)))
     try:
         cpu = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     except OSError:
         cpu = None
     return cpu[1] if cpu else platform.processor() or platform.machine()
-
-
-def nvidia_smi_names() -> list[str]:
-    """GPU names from nvidia-smi, for containers that do not show them under /proc."""
-    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=GIT_SECONDS, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    return done.stdout.split("\n")[:-1] if done.returncode == 0 else []
 
 
 def sha256_or_empty(path: Path) -> str:

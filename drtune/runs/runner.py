@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from drtune.base.errors import ConfigError, DRTuneError
+from drtune.base.errors import ConfigError, DRTuneError, ShortageError
 from drtune.base.files import refusal_of_disk
 from drtune.base.runtime import RuntimeSettings
 from drtune.base.settings import Params
@@ -20,6 +20,7 @@ from drtune.runs.mlflow_run import stage_run
 from drtune.runs.naming import PROJECT
 from drtune.runs.record import RunRecord, collect
 from drtune.runs.run import StageRun
+from drtune.runs.shortage import out_of_memory
 from drtune.runs.stage_key import current_stage_key, store_root
 from drtune.sources.settings import DataSettings
 from drtune.training.settings import TrainSettings
@@ -102,7 +103,16 @@ def work(name: str) -> None:
         ):
             run.log_params({"runtime": params[RuntimeSettings].model_dump()})
             report = RunReport(run, checkpoints, downloads_of(root))
-            import_module(f"pipeline.{name}").main(params, report)
+            if name != "download":
+                from drtune.base.device import chosen_device  # PyTorch, which a download does without
+
+                report.say(f"device: {chosen_device(params[RuntimeSettings].device)}")
+            try:
+                import_module(f"pipeline.{name}").main(params, report)
+            except (RuntimeError, MemoryError) as fault:
+                if (words := out_of_memory(fault, name, params)) is None:
+                    raise
+                raise ShortageError(words) from fault
         clear(checkpoints)
     print(f"{stage}: {run.link}", flush=True)
 

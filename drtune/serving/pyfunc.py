@@ -11,6 +11,7 @@ import pandas  # type: ignore[import-untyped]
 import torch
 
 from drtune.backbones.model_file import load_model
+from drtune.base.device import pick_device
 from drtune.base.errors import DataError
 from drtune.data.images import decode_rgb, examine
 from drtune.data.transforms import eval_transform
@@ -23,13 +24,12 @@ class ImageClassifier:
 
     Args:
         folder: holds model.safetensors and model.json.
-        device: `auto` (a GPU where there is one) or a device that PyTorch knows.
+        device: as `runtime.device`.
         batch_size: images a step.
     """
 
     def __init__(self, folder: Path, device: str = "auto", batch_size: int = BATCH_SIZE) -> None:
-        auto = "cuda" if torch.cuda.is_available() else "cpu"
-        self.device, self.batch_size = torch.device(auto if device == "auto" else device), batch_size
+        self.device, self.batch_size = pick_device(device), batch_size
         model, spec, card = load_model(folder)
         self.model, self.transform = model.to(self.device), eval_transform(spec)
         self.classes: list[str] = [str(name) for name in card["classes"]]

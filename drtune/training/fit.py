@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.data import DataLoader
 
 from drtune.backbones.classifier import Classifier, init_head
 from drtune.backbones.predictions import predict
@@ -28,9 +29,10 @@ from drtune.data.card import DatasetCard, read_card
 from drtune.data.loaders import eval_loader, steps_per_epoch, train_loader
 from drtune.data.packed import Split, open_split
 from drtune.data.settings import AugmentSettings
-from drtune.data.transforms import eval_transform, train_transform
+from drtune.data.transforms import InputSpec, eval_transform, train_transform
 from drtune.training.checkpoint import Progress
 from drtune.training.contract import load_method
+from drtune.training.hardware import pick_precision, refuse_too_large
 from drtune.training.head_start import bank_rows, solve_head
 from drtune.training.loop import Hooks, Trainer
 from drtune.training.settings import TrainSettings
@@ -67,10 +69,14 @@ def fit(params: Params, dataset: Path, bank: Path, hooks: Hooks) -> Fitted:
         hooks: reports and checkpoints.
 
     Raises:
+        ConfigError: a device that is not there, or a precision that it does not compute.
         BankError: a bank made from other data, weights or transforms.
         TrainingError: batches of one image under batch norm in train mode; a loss that is not finite.
+        ShortageError: a model too large for the GPU.
     """
     settings, runtime = params[TrainSettings], params[RuntimeSettings]
+    device = pick_device(runtime.device)
+    settings = settings.model_copy(update={"precision": pick_precision(settings.precision, device)})
     keep_freed_memory()
     set_numeric_state(settings.seed, runtime.num_threads, deterministic=settings.deterministic)
     card = read_card(dataset)
@@ -80,31 +86,37 @@ def fit(params: Params, dataset: Path, bank: Path, hooks: Hooks) -> Fitted:
     if method.trains == "all":
         refuse_lone_images(settings, backbone.encoder, card.counts[Split.TRAIN])
     model = backbone.classifier(len(card.classes))
-    replay = None
-    if features is not None and features.header.augmented:
-        replay = (features.header.views, features.header.augment_seed)
-    train = train_loader(
-        open_split(dataset, Split.TRAIN),
-        train_transform(backbone.spec, params[AugmentSettings]),
-        batch_size=settings.batch_size,
-        drop_last=settings.drop_last,
-        seed=settings.seed,
-        workers=runtime.num_workers,
-        replay=replay,
-    )
-    val = eval_loader(
-        open_split(dataset, Split.VAL),
-        eval_transform(backbone.spec),
-        batch_size=4 * settings.batch_size,
-        workers=runtime.num_workers,
-    )
-    settings, start = set_start(model, settings, features, val, pick_device(runtime.device))
+    if method.trains == "all":
+        refuse_too_large(model, settings, device)
+    train, val = loaders(params, dataset, backbone.spec, features)
+    settings, start = set_start(model, settings, features, val, device)
     if runtime.compile:
         model.encoder.compile()  # in place, so the names in its state_dict stay
-    trainer = Trainer(model, method, features, train, val, settings, hooks, start, runtime.device)
+    trainer = Trainer(model, method, features, train, val, settings, hooks, start, device)
     progress = trainer.run()
     model.load_state_dict(progress.best_state)
     return Fitted(model, backbone, card, progress)
+
+
+def loaders(
+    params: Params, dataset: Path, spec: InputSpec, bank: FeatureBank | None
+) -> tuple[DataLoader[Batch], DataLoader[Batch]]:
+    """Batches of the training and of the validation split; a bank of augmented views is replayed."""
+    settings, workers, replay = params[TrainSettings], params[RuntimeSettings].num_workers, None
+    if bank is not None and bank.header.augmented:
+        replay = (bank.header.views, bank.header.augment_seed)
+    train = train_loader(
+        open_split(dataset, Split.TRAIN),
+        train_transform(spec, params[AugmentSettings]),
+        batch_size=settings.batch_size,
+        drop_last=settings.drop_last,
+        seed=settings.seed,
+        workers=workers,
+        replay=replay,
+    )
+    val = open_split(dataset, Split.VAL)
+    batch_size = 4 * settings.batch_size
+    return train, eval_loader(val, eval_transform(spec), batch_size=batch_size, workers=workers)
 
 
 def set_start(

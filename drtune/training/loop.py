@@ -32,6 +32,7 @@ from drtune.training.settings import TrainSettings
 from drtune.training.validation import validation_scores
 from drtune.training.wise_ft import WeightEnsemble
 
+CPU = torch.device("cpu")
 FLUSH_STEPS = 50
 """Steps between two transfers of the loss terms to the host."""
 
@@ -92,10 +93,10 @@ class Trainer:
         bank: pretrained features of the training split; None where the method needs none.
         train: seeded loader of batches whose `batch_sampler` has `set_epoch`.
         val: loader of the validation split.
-        settings: `train` in params.yaml.
+        settings: `train` in params.yaml, its precision other than `auto`.
         hooks: reports and checkpoints.
         start: history record of the model as it is given, with epoch 0; None where that is no candidate.
-        device: `runtime.device`.
+        device: where it runs.
     """
 
     def __init__(
@@ -108,10 +109,12 @@ class Trainer:
         settings: TrainSettings,
         hooks: Hooks,
         start: Mapping[str, Any] | None = None,
-        device: str = "auto",
+        device: torch.device = CPU,
     ) -> None:
         self.start = start
-        self.accelerator = Accelerator(cpu=device == "cpu", mixed_precision=settings.precision)
+        if device.type == "cuda" and device.index is not None:
+            torch.cuda.set_device(device)  # Accelerate takes the current one
+        self.accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=settings.precision)
         self.settings, self.hooks, self.method = settings, hooks, method
         self.model: nn.Module = self.accelerator.prepare(model)
         self.train = self.accelerator.prepare_data_loader(train, device_placement=False)
@@ -213,15 +216,24 @@ class Trainer:
         values = torch.stack([torch.stack([terms[n].float() for n in names]) for terms, _ in waiting]).cpu()
         first = self.progress.step - len(waiting) + 1
         if not bool(torch.isfinite(values).all()):
-            raise TrainingError(
-                f"the loss is no longer finite between steps {first} and {self.progress.step} of "
-                f"{self.total_steps}; lower train.lr_backbone ({self.settings.lr_backbone:g}) or "
-                f"train.lr_head ({self.settings.lr_head:g}), or set train.clip_norm"
-            )
+            self.refuse(names, values.tolist(), first)
         for offset, (row, (_, rates)) in enumerate(zip(values.tolist(), waiting, strict=True)):
             self.hooks.on_event("step", {**dict(zip(names, row, strict=True)), **rates}, first + offset)
         waiting.clear()
         return dict(zip(names, values.double().sum(dim=0).tolist(), strict=True))
+
+    def refuse(self, names: list[str], rows: list[list[float]], first: int) -> None:
+        """Say which of the terms of the steps from `first` on is the first that is not finite."""
+        step, row = next((first + i, row) for i, row in enumerate(rows) if not all(map(math.isfinite, row)))
+        wrong = {name: value for name, value in zip(names, row, strict=True) if not math.isfinite(value)}
+        terms = [name.removeprefix("loss/") for name in wrong if name != "loss"] or ["their sum"]
+        use = self.settings
+        wider = "set train.precision: bf16 (fp16 ends at 65504), " if use.precision == "fp16" else ""
+        raise TrainingError(
+            f"the loss is no longer finite at step {step} of {self.total_steps} ({', '.join(terms)}); {wider}"
+            f"lower train.lr_backbone ({use.lr_backbone:g}) or train.lr_head ({use.lr_head:g}), or set "
+            "train.clip_norm"
+        )
 
     def candidate(self) -> Classifier:
         """The model that is validated and may be kept: with averaged weights where there are such."""

@@ -35,11 +35,12 @@ def parameter_groups(
 def build_optimizer(
     model: Classifier, settings: TrainSettings, extra: Iterable[nn.Parameter] = ()
 ) -> Optimizer:
-    """SGD (momentum, Nesterov as set) or AdamW over `parameter_groups`."""
+    """SGD (momentum, Nesterov as set) or AdamW over `parameter_groups`; one kernel does it all on CUDA."""
     groups = parameter_groups(model, settings, extra)
+    fused = model.head.weight.device.type == "cuda" or None  # None: as PyTorch does by itself
     if settings.optimizer == "adamw":
-        return AdamW(groups)
-    return SGD(groups, momentum=settings.momentum, nesterov=settings.nesterov)
+        return AdamW(groups, fused=fused)
+    return SGD(groups, momentum=settings.momentum, nesterov=settings.nesterov, fused=fused)
 
 
 def build_schedule(optimizer: Optimizer, settings: TrainSettings, epochs: int, steps: int) -> LambdaLR:

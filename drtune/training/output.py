@@ -8,6 +8,7 @@ from drtune.backbones.zoo import completed
 from drtune.base.files import replacing, write_json
 from drtune.base.settings import Params
 from drtune.training.fit import Fitted
+from drtune.training.hardware import made_on
 from drtune.training.settings import Monitor, TrainSettings
 
 HISTORY = "history.json"
@@ -28,6 +29,7 @@ def save(fitted: Fitted, params: Params, models: Path) -> None:
         "train": train.model_dump(),
         "best_epoch": fitted.progress.best_epoch,
         "selected_on": SELECTED_ON[train.monitor],
+        "made_on": made_on(params),
     }
     with replacing(models) as fresh:
         fresh.mkdir()

@@ -37,5 +37,5 @@ class TrainSettings(Settings):
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None
     wise_ft: Annotated[float, Field(gt=0, lt=1)] | None
     monitor: Monitor
-    precision: Literal["no", "fp16", "bf16"]
+    precision: Literal["auto", "no", "bf16", "fp16"]
     deterministic: bool

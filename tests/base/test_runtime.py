@@ -1,6 +1,7 @@
 import os
 
 import pytest
+from pydantic import ValidationError
 
 from drtune.base import runtime
 from drtune.base.runtime import RuntimeSettings, processors
@@ -17,6 +18,17 @@ def test_auto_leaves_two_processors_to_the_training(monkeypatch, cores, workers)
     monkeypatch.setattr(runtime, "processors", lambda: cores)
     assert settings().num_workers == workers
     assert settings().num_threads == cores
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:3", "mps"])
+def test_known_devices(device):
+    assert settings(device=device).device == device
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "cpu:0", ""])
+def test_other_devices_are_refused(device):
+    with pytest.raises(ValidationError, match="expected auto, cpu, cuda, cuda:N or mps"):
+        settings(device=device)
 
 
 def test_numbers_are_taken_as_they_are():

@@ -6,6 +6,7 @@ from collections import namedtuple
 from contextlib import closing, suppress
 
 import pytest
+import torch
 
 from drtune.runs import doctor, record, store
 from drtune.runs.journal import Journal
@@ -24,7 +25,17 @@ def test_everything_is_looked_at_and_nothing_changed(root, monkeypatch):
     monkeypatch.chdir(root)
     before = sorted(root.rglob("*"))
     findings = found(doctor.examine(root, root, "toy"))
-    assert set(findings) >= {"packages", "git", "dvc.lock", "store", "journals", "locks", "telemetry", "disk"}
+    assert set(findings) >= {
+        "packages",
+        "device",
+        "git",
+        "dvc.lock",
+        "store",
+        "journals",
+        "locks",
+        "telemetry",
+        "disk",
+    }
     assert findings["packages"][0] == "ok"
     assert findings["git"] == (
         "FAULT",
@@ -34,6 +45,19 @@ def test_everything_is_looked_at_and_nothing_changed(root, monkeypatch):
     assert findings["dvc.lock"][0] == "note"
     assert findings["journals"] == ("ok", "all shipped; 0 in use", "")
     assert [path for path in sorted(root.rglob("*")) if not path.name.startswith("mlflow.db-")] == before
+
+
+def test_a_gpu_that_lies_idle_is_a_fault(monkeypatch):
+    monkeypatch.setattr(doctor, "cards", lambda: ["A card"])
+    monkeypatch.setattr("drtune.base.device.trouble_with_cuda", lambda: "the driver is too old")
+    assert found(doctor.device())["device"] == (
+        "FAULT",
+        "cpu, although there is a GPU (A card)",
+        "the driver is too old",
+    )
+    monkeypatch.setattr(doctor, "cards", list)
+    monkeypatch.setattr("drtune.base.device.pick_device", lambda choice: torch.device("cpu"))
+    assert found(doctor.device())["device"] == ("ok", "cpu; train.precision auto is no", "")
 
 
 def test_a_package_that_does_not_fit_is_named(monkeypatch):

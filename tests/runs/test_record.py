@@ -168,15 +168,10 @@ def test_credentials_are_cut_from_remotes(address, shown):
     assert record.without_userinfo(address) == shown
 
 
-def test_gpu_is_asked_only_where_it_may_be_used(tmp_path, monkeypatch):
-    tool = tmp_path / "nvidia-smi"
-    tool.write_text("#!/bin/sh\necho 'Card A'\necho 'Card A'\necho 'Card B'\n")
-    tool.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setattr(record.glob, "glob", lambda pattern: [])
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+def test_gpus_are_counted_by_name_and_come_before_the_cpu(monkeypatch):
+    monkeypatch.setattr(record, "cards", lambda: ["Card B", "Card A", "Card A"])
     assert record.device_name() == "2 x Card A; 1 x Card B"
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(record, "cards", list)
     assert "Card" not in record.device_name()
 
 

@@ -1,5 +1,6 @@
 import os
 import signal
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -104,7 +105,7 @@ def test_work_gets_settings_run_and_a_folder_of_its_own(run, capsys, run_work):
     assert run.opened == ("drtune", "train", KEY, "dr_tune", True)
     assert run.status == "FINISHED"
     assert run.held == (KEY, Path.cwd(), "train")
-    assert capsys.readouterr().out == "train: http://127.0.0.1/run\n"
+    assert capsys.readouterr().out == "device: cpu\ntrain: http://127.0.0.1/run\n"
 
 
 def test_a_run_is_named_after_its_stage_and_its_data_or_method(run, run_work):
@@ -116,7 +117,7 @@ def test_dvc_s_name_of_the_stage_is_taken(run, monkeypatch, capsys, run_work):
     monkeypatch.setenv("DVC_STAGE", "pretrain/dvc.yaml:train@big")
     run_work(lambda report, params: None)
     assert run.opened[1] == "train@big"
-    assert capsys.readouterr().out.startswith("train@big: ")
+    assert "\ntrain@big: " in capsys.readouterr().out
 
 
 def test_success_removes_the_running_state_and_nothing_else(run, run_work):
@@ -191,6 +192,30 @@ def test_faults_of_the_user_are_told_in_words(run, capsys, fault, code, ended):
     assert ended(fail) == code
     assert run.status == "FAILED"
     assert capsys.readouterr().err == f"train: {fault}\n"
+
+
+def test_running_out_of_memory_is_told_in_words(run, capsys, ended):
+    def fail(report, params):
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    assert ended(fail) == 1
+    assert run.status == "FAILED"
+    said = (
+        "train: out of GPU memory: CUDA out of memory. Tried to allocate 2.00 GiB. Remedy: lower train.batch_"
+    )
+    assert capsys.readouterr().err.startswith(said)
+
+
+def test_a_device_that_is_not_there_is_refused_before_the_work(run, ended, folder, tiny_params, capsys):
+    tiny_params(folder / "params.yaml", {"runtime.device": "mps"})
+    assert ended(lambda report, params: pytest.fail("it began")) == 2
+    assert "train: runtime.device: mps: PyTorch finds no Apple GPU here" in capsys.readouterr().err
+
+
+def test_a_download_loads_no_pytorch_for_a_device(run, run_work, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "drtune.base.device", None)
+    run_work(lambda report, params: None, "download")
+    assert "device" not in capsys.readouterr().out
 
 
 def test_a_bug_keeps_its_traceback(run, run_work):

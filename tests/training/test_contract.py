@@ -2,20 +2,23 @@
 
 import copy
 import re
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.data import DataLoader
 
 from drtune.backbones.classifier import Classifier
 from drtune.banks.bank import BankHeader, FeatureBank
 from drtune.base.seeding import generator
 from drtune.data.batch import Batch
-from drtune.methods.dr_tune import calibration
-from drtune.methods.dr_tune.calibration import nearest_by_products
 from drtune.params import SETTINGS, load
 from drtune.training.contract import Frozen, Loss, Method, load_method
+from drtune.training.loop import Hooks, Trainer, set_mode
+from drtune.training.optimizers import build_optimizer
 from drtune.training.settings import TrainSettings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -242,19 +245,50 @@ def test_terms_come_without_the_weights_of_the_settings(name, fields):
     assert found[0].terms == found[1].terms
 
 
+WAITING = {"bss": {"_linalg_svd"}}
+"""Method -> operations that wait inside: CUDA's factorisations return once the host knows how they ended."""
+FACTORISATIONS = {"_linalg_svd", "_linalg_eigh", "_linalg_eigvals", "linalg_eig", "linalg_lstsq"} | {
+    "linalg_cholesky", "linalg_inv", "linalg_solve", "_linalg_check_errors"
+}  # fmt: skip
+
+
+class Seen(TorchDispatchMode):
+    """Names of the operations that run."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        self.names.add(operation._schema.name)
+        return operation(*args, **(kwargs or {}))
+
+
+def without_values(trainer):
+    """The training as on an accelerator of which no value can be read: PyTorch's device `meta`."""
+    model, method = trainer.model.to("meta"), trainer.method.to("meta")
+    for copied in [value for value in vars(method).values() if isinstance(value, Frozen)]:
+        copied.module.to("meta")
+    if trainer.ema is not None:
+        trainer.ema.to("meta")
+    trainer.optimizer = build_optimizer(model, trainer.settings, method.parameters())
+    trainer.accelerator.state.device = torch.device("meta")
+    return trainer
+
+
 @pytest.mark.parametrize("step", [1, 10])  # DR-Tune turns its bank in the second
-def test_a_step_neither_waits_for_the_device_nor_branches_on_a_tensor(name, step, monkeypatch):
-    method, model = prepared(name)
-    one_step(method, model, range(8), optimizer_of(method, model))
-    method.step = step
-
-    def refuse(*_):
-        raise AssertionError("a value was asked for")
-
-    item = batch(range(8, 16))
-    monkeypatch.setattr(calibration, "nearest_orthogonal", nearest_by_products)  # as on an accelerator
-    for asking in ("item", "tolist", "cpu", "numpy", "__bool__", "__float__", "__int__", "__index__"):
-        monkeypatch.setattr(torch.Tensor, asking, refuse)
-    loss = method.loss(model, item)
-    loss.total.backward()
-    method.after_step(item, loss.kept)
+@pytest.mark.parametrize("change", [{}, {"optimizer": "sgd", "clip_norm": 1.0, "ema_decay": 0.9}])
+def test_a_step_asks_the_device_for_no_value(name, step, change, monkeypatch, clean_torch):
+    train = PARAMS[TrainSettings].model_copy(
+        update={"batch_size": 8, "batch_norm": "train", "precision": "no", **change}
+    )
+    model, batches = classifier(), DataLoader([batch(range(8))], batch_size=None)
+    method = load_method(name)(PARAMS.method(name), train)
+    trainer = without_values(Trainer(model, method, bank(model), batches, batches, train, Hooks()))
+    set_mode(model, method.trains, train.batch_norm)
+    trainer.progress.step = step
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # unknown to this device
+    with Seen() as seen:
+        terms = trainer.step(batch(range(8, 16)))
+    assert {value.device.type for value in terms.values()} == {"meta"}
+    assert {name.removeprefix("aten::") for name in seen.names} & FACTORISATIONS == WAITING.get(name, set())

@@ -15,6 +15,7 @@ from drtune.base.seeding import generator
 from drtune.base.settings import Settings
 from drtune.data.batch import Batch
 from drtune.methods.finetune.method import FineTune
+from drtune.training.checkpoint import read_checkpoint
 from drtune.training.contract import Loss, Method
 from drtune.training.loop import Hooks, Trainer, set_mode
 from drtune.training.settings import TrainSettings
@@ -302,17 +303,33 @@ def test_the_weights_of_the_epoch_that_validation_chooses_are_kept(monitor, scor
 
 
 class Diverging(Method):
+    """Goes wrong in the eighth step, the second of the third epoch."""
+
     def loss(self, model, batch):
         _, logits = model(batch.images)
-        return Loss({"sum": logits.sum() * 0, "bad": logits.sum() * math.inf})
+        return Loss({"sum": logits.sum() * 0, "bad": logits.sum() * (math.inf if self.step == 7 else 0)})
 
 
-def test_a_loss_that_is_not_finite_names_the_steps_and_the_remedy():
-    with pytest.raises(
-        TrainingError,
-        match=r"no longer finite between steps 1 and 3 of 12; lower train\.lr_backbone \(0\.05\)",
-    ):
-        trainer(classifier(), method=Diverging(Settings(), settings())).run()
+@pytest.mark.parametrize(("precision", "first"), [("no", ""), ("fp16", r"set train\.precision: bf16 .*, ")])
+def test_a_loss_that_is_not_finite_names_step_term_and_remedy(precision, first, tmp_path):
+    hooks = Hooks(checkpoints=tmp_path, checkpoint_seconds=0.0)
+    running = trainer(classifier(), hooks, Diverging(Settings(), settings()))
+    running.settings = settings(precision=precision)
+    where = rf"no longer finite at step 8 of 12 \(bad\); {first}lower train\.lr_backbone \(0\.05\)"
+    with pytest.raises(TrainingError, match=where):
+        running.run()
+    left = read_checkpoint(tmp_path)
+    assert left["progress"].epoch == 2, "the last good one stays"
+    assert all(value.isfinite().all() for value in left["parts"]["model"].values())
+
+
+def test_terms_that_are_finite_and_whose_sum_is_not_are_told_apart():
+    class Large(Method):
+        def loss(self, model, batch):
+            return Loss({"sum": model(batch.images).logits.sum() * 0 + 3e38, "more": torch.tensor(3e38)})
+
+    with pytest.raises(TrainingError, match=r"at step 1 of 12 \(their sum\); lower"):
+        trainer(classifier(), method=Large(Settings(), settings())).run()
 
 
 def test_clipping_bounds_the_gradient():

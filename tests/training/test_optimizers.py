@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from drtune.backbones.classifier import Classifier
 from drtune.training.optimizers import build_optimizer, build_schedule, factor, parameter_groups
@@ -40,6 +41,15 @@ def test_groups_carry_their_rates_and_leave_vectors_undecayed():
         ("backbone", 0.1, 4),
         ("head", 0.1, 2),
     ]
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_on_cuda_one_kernel_steps_all_parameters(name):
+    with FakeTensorMode(), torch.device("cuda"):  # CUDA tensors without a GPU
+        model = classifier()
+        on_cuda = build_optimizer(model, settings(optimizer=name))
+    assert on_cuda.defaults["fused"] is True
+    assert not build_optimizer(classifier(), settings(optimizer=name)).defaults["fused"]
 
 
 def test_frozen_parameters_are_left_out():

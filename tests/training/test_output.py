@@ -34,6 +34,7 @@ def test_the_model_is_the_best_epoch_s_and_says_how_it_was_chosen(made, tmp_path
     best = min(history, key=lambda record: record["val_loss"])
     assert (about["best_epoch"], about["selected_on"]) == (best["epoch"], "validation loss")
     assert (about["method"], about["train"]["epochs"]) == ("dr_tune", 3)
+    assert about["made_on"] == {"device": "cpu", "precision": "no"}
     assert about["settings"] == stage.params.method("dr_tune").model_dump()
     kept = fitted.progress.best_state
     assert all((value == kept[name]).all() for name, value in model.state_dict().items())
