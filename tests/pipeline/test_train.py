@@ -79,7 +79,7 @@ def test_the_run_gets_settings_curves_and_artifacts(finished_stage):
     train.main(*made)
     assert made.run.params["methods"] == {"finetune": {}}, "the other methods played no part"
     assert made.run.params["train"]["lr_head"] == made.params.raw["train"]["lr_head"]
-    assert set(made.run.params) == {"train", "methods", "backbone", "augment"}
+    assert set(made.run.params) == {"train", "methods", "backbone", "augment", "made_on"}
     steps = [(values, step) for values, step in made.run.metrics if "step/loss" in values]
     assert [step for _, step in steps] == [1, 2, 3, 4, 5, 6]
     assert set(steps[0][0]) == {
@@ -187,7 +187,7 @@ def test_a_training_is_written_to_any_folder_and_told_to_its_run(finished_stage,
     stage = finished_stage({"train.monitor": "loss", "train.epochs": 3})
     fitted, run = fit_and_report(stage.params, paths.DATASET, paths.BANK, stage.run), stage.run
     log_settings(*stage)
-    assert set(run.params) == {"train", "methods", "backbone", "augment"}
+    assert set(run.params) == {"train", "methods", "backbone", "augment", "made_on"}
     assert list(run.params["methods"]) == ["dr_tune"], "the other methods played no part"
     replaced = run.params["methods"]["dr_tune"]["train"]
     assert replaced == stage.params.raw["methods"]["dr_tune"]["train"] == stage.params.replaced
