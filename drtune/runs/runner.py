@@ -101,12 +101,13 @@ def work(name: str) -> None:
             stage_run(PROJECT, stage, record, identity, lock=LOCK, **how) as run,
             holding(run, record, identity, Path.cwd(), stage),
         ):
-            run.log_params({"runtime": params[RuntimeSettings].model_dump()})
             report = RunReport(run, checkpoints, downloads_of(root))
             if name != "download":
                 from drtune.base.device import chosen_device  # PyTorch, which a download does without
 
                 report.say(f"device: {chosen_device(params[RuntimeSettings].device)}")
+            # not before: who is refused a device names another, and the run goes on
+            run.log_params({"runtime": params[RuntimeSettings].model_dump()})
             try:
                 import_module(f"pipeline.{name}").main(params, report)
             except (RuntimeError, MemoryError) as fault:

@@ -3,7 +3,6 @@
 Every end and every choice is put into the settings once, before the first trial, so that a fault shows then.
 """
 
-import copy
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ from drtune.base.errors import ConfigError
 from drtune.base.faults import Fault, describe, explain, render, suggestion
 from drtune.base.settings import Count, Params, Settings, Whole
 from drtune.data.settings import AugmentSettings
-from drtune.params import SETTINGS, parse
+from drtune.params import SETTINGS, parse, with_values
 from drtune.studies.domains import Domain, Space, Value, checked_choices, checked_interval, count_of
 from drtune.training.settings import TrainSettings
 
@@ -244,18 +243,6 @@ def own_values(params: Params, space: Space) -> dict[str, Any]:
             node = node[part]
         found[name] = node
     return found
-
-
-def with_values(raw: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Raw settings with dotted names replaced."""
-    fresh = copy.deepcopy(dict(raw))
-    for name, value in values.items():
-        *sections, key = name.split(".")
-        node = fresh
-        for section in sections:
-            node = node[section]
-        node[key] = value
-    return fresh
 
 
 def resolved(params: Params, values: Mapping[str, Any]) -> Params:

@@ -8,7 +8,7 @@ import yaml
 
 from drtune.base.errors import ConfigError, StudyError
 from drtune.base.yaml import read_yaml
-from drtune.params import SETTINGS, parse
+from drtune.params import SETTINGS, parse, with_values
 from drtune.runs.stage_key import under
 from drtune.studies.design import (
     Design,
@@ -19,7 +19,6 @@ from drtune.studies.design import (
     require_same,
 )
 from drtune.studies.domains import Choices, Interval
-from drtune.studies.space import with_values
 
 ROOT = Path(__file__).resolve().parents[2]
 RAW = read_yaml(ROOT / "params.yaml")

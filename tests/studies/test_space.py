@@ -8,7 +8,7 @@ from ruamel.yaml import YAML
 from drtune.base.errors import ConfigError
 from drtune.base.yaml import read_yaml
 from drtune.data.settings import AugmentSettings
-from drtune.params import SETTINGS, load, parse
+from drtune.params import SETTINGS, load, parse, with_values
 from drtune.studies.domains import Choices, Interval
 from drtune.studies.space import (
     NOT_VARIED,
@@ -18,7 +18,6 @@ from drtune.studies.space import (
     read_study,
     resolved,
     too_many,
-    with_values,
 )
 from drtune.training.settings import TrainSettings
 

@@ -13,10 +13,10 @@ from ruamel.yaml import YAML
 
 from drtune.base.errors import StudyError
 from drtune.base.yaml import read_yaml
+from drtune.params import with_values
 from drtune.runs.run_cache import is_recorded
 from drtune.runs.stage_key import stage_key
 from drtune.studies.domains import Choices, Interval
-from drtune.studies.space import with_values
 from drtune.studies.standing import Standing
 from drtune.studies.winner import (
     apply,
