@@ -1,0 +1,17 @@
+"""The first figures that a reader sees are those of the committed metrics."""
+
+import json
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_the_first_run_prints_the_committed_metrics():
+    start = (ROOT / "README.md").read_text().split("| start |")[0]
+    chosen = json.loads((ROOT / "metrics/validation.json").read_text())
+    test = json.loads((ROOT / "metrics/test.json").read_text())["test"]
+    assert (
+        f"kept epoch {chosen['best_epoch']}, validation accuracy {chosen['val_accuracy']:.4f}\n"
+        f"dr_tune: test accuracy {test['accuracy']:.4f} (95 % interval {test['accuracy_low']:.4f} to "
+        f"{test['accuracy_high']:.4f}, n = {test['n']})"
+    ) in start
