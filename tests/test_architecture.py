@@ -50,7 +50,7 @@ STAGES = ("download", "extract", "train", "evaluate")
 DVC_FILES = sorted(
     str(path.relative_to(ROOT))
     for path in ROOT.glob("**/dvc.yaml")
-    if not {".venv", ".drtune"} & set(path.relative_to(ROOT).parts)
+    if not {".venv", ".drtune", "mlruns"} & set(path.relative_to(ROOT).parts)
 )
 
 
