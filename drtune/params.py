@@ -17,7 +17,16 @@ from drtune.backbones.recipe import read_recipe
 from drtune.backbones.settings import BackboneSettings
 from drtune.banks.settings import ExtractSettings
 from drtune.base.errors import ConfigError
-from drtune.base.faults import Fault, describe, explain, render, suggestion, unknown_keys, unknown_value
+from drtune.base.faults import (
+    Fault,
+    describe,
+    explain,
+    faults_of,
+    render,
+    suggestion,
+    unknown_keys,
+    unknown_value,
+)
 from drtune.base.runtime import RuntimeSettings
 from drtune.base.settings import Params, Settings
 from drtune.base.yaml import read_yaml
@@ -134,7 +143,7 @@ def parse_into(
     try:
         parsed[name] = section.model_validate(value)
     except ValidationError as error:
-        faults += [explain(name, section, fault) for fault in error.errors()]
+        faults += faults_of(name, section, error)
 
 
 def check_methods(

@@ -1,49 +1,98 @@
 """The one door to timm's models: arguments of the architecture pass, wherever they come from.
 
 Arguments stand in params.yaml, in the header of a weights file and in model.json, which may be a stranger's.
-Those of timm's factories fetch addresses, read files and write folders; they never pass.
+Those of timm's factories fetch addresses, read files and write folders; they never pass. A network is
+drawn up without memory first: one too large for the machine, or for the file of its weights, is not made.
 """
 
 import inspect
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
+import psutil
 import timm
+import torch
 from timm.models import build_model_with_cfg, create_model, load_pretrained
+from timm.models._hub import load_model_config_from_hf, load_model_config_from_path
 from torch import nn
+from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
+    register_module_parameter_registration_hook,
+)
 
 from drtune.base.errors import ConfigError
 
 PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_.+-]{0,39}")
 """Text that names a layer or a mode, and no file, folder or address."""
 FORBIDDEN = re.compile(
-    r"^(pretrained|hf_|features_only|scriptable|exportable)|(cfg|config|_dir|_file|url|fn)$"
+    r"^(pretrained|hf_|features_only|scriptable|exportable|device$|dtype$)|(cfg|config|_dir|_file|url|fn)$"
 )
 ARCHITECTURE = {"pretrained_window_sizes"}
 """Names of layers' settings that look like a factory's."""
-MOST, LARGEST = 256, 1e6
-"""Values in a list, and the size of a number; no architecture of timm comes near."""
+MOST, LARGEST, TENSORS = 256, 1e6, 20_000
+"""Values in a list, the size of a number, parameters and buffers; no architecture of timm comes near."""
 
 
-def create_encoder(name: str, arguments: Mapping[str, Any], origin: str, **own: Any) -> nn.Module:
+CONFIGS = {"hf-hub:": load_model_config_from_hf, "local-dir:": load_model_config_from_path}
+"""Names of models that bring arguments of their own."""
+
+
+def create_encoder(
+    name: str, arguments: Mapping[str, Any], origin: str, most_numbers: float = math.inf, **own: Any
+) -> nn.Module:
     """Create a timm model without a classifier.
 
     Args:
         name: of the model.
         arguments: of its architecture, from outside.
         origin: where they stand, for the error.
+        most_numbers: that its weights can hold; the machine's memory is another limit.
         own: arguments of timm's factories; from our own code alone.
 
     Raises:
-        ConfigError: an argument that is no setting of an architecture.
+        ConfigError: an argument that is no setting of an architecture, or a network that is too large.
         TypeError: one that this architecture does not have.
     """
     check_arguments(arguments, origin)
+    for key, load in CONFIGS.items():
+        if name.startswith(key):
+            check_arguments(load(name.removeprefix(key))[2] or {}, f"{name}, its config.json")
+    limit = min(most_numbers, psutil.virtual_memory().total / 4)
+    with torch.random.fork_rng(devices=[]), torch.device("meta"), at_most(limit, f"{origin}: {name}"):
+        timm.create_model(name, num_classes=0, **arguments)
     model: nn.Module = timm.create_model(name, num_classes=0, **own, **arguments)
     return model
+
+
+@contextmanager
+def at_most(limit: float, about: str) -> Iterator[None]:
+    """Within the block, stop the making of a network as soon as it has too many parameters and buffers.
+
+    Raises:
+        ConfigError: it has more than `limit` numbers, or more than `TENSORS` tensors.
+    """
+    numbers, tensors = 0, 0
+
+    def count(module: nn.Module, name: str, value: torch.Tensor | None) -> None:
+        nonlocal numbers, tensors
+        numbers, tensors = numbers + (0 if value is None else value.numel()), tensors + 1
+        if numbers > limit or tensors > TENSORS:
+            raise ConfigError(
+                f"{about} needs {numbers:,} numbers in {tensors:,} tensors or more; the machine's memory and "
+                f"the file of weights allow {limit:,.0f} in {TENSORS:,}; make the network smaller"
+            )
+
+    hooks = register_module_parameter_registration_hook, register_module_buffer_registration_hook
+    handles = [hook(count) for hook in hooks]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def check_arguments(arguments: Mapping[str, Any], origin: str) -> None:

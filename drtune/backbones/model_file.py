@@ -2,21 +2,48 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import timm
 import torch
+from pydantic import Field, ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from drtune.backbones.architecture import create_encoder
 from drtune.backbones.classifier import Classifier
-from drtune.backbones.settings import BackboneSettings
-from drtune.backbones.zoo import fixed_input
-from drtune.base.errors import WeightsError
+from drtune.backbones.settings import BackboneSettings, CropFraction, Deviations, Interpolation
+from drtune.backbones.zoo import fixed_input, most_numbers
+from drtune.base.errors import ConfigError, WeightsError
+from drtune.base.faults import faults_of, render
 from drtune.base.files import read_json, replacing, write_json
+from drtune.base.settings import Settings, ThreeNumbers
 from drtune.data.transforms import InputSpec
 
 WEIGHTS, CARD = "model.safetensors", "model.json"
+MAX_TEXT = 2000
+"""Characters of another library's error; a stranger's file can make it long."""
+
+
+class CardInput(Settings):
+    """`input` of model.json: an `InputSpec`."""
+
+    size: Annotated[int, Field(ge=8, le=1024)]
+    mean: ThreeNumbers
+    std: Deviations
+    interpolation: Interpolation
+    crop_fraction: CropFraction
+
+
+class Card(Settings, extra="ignore"):
+    """What rebuilds a model; model.json holds more, for people."""
+
+    timm_name: str
+    timm_kwargs: dict[str, Any]
+    image_size_given: bool
+    feature_dim: Annotated[int, Field(ge=1, le=1_000_000)]
+    classes: list[str]
+    input: CardInput
 
 
 def save_model(
@@ -52,23 +79,20 @@ def save_model(
     write_json(folder / CARD, card)
 
 
-def checked_card(path: Path) -> dict[str, Any]:
+def read_card(path: Path) -> dict[str, Any]:
     """What model.json says, which may be a stranger's.
 
     Raises:
-        WeightsError: it lacks what rebuilds a model, or names one that is not timm's own.
+        WeightsError: listing every fault.
     """
+    card = read_json(path)
     try:
-        card = read_json(path)
-        name, width, spec = card["timm_name"], card["feature_dim"], card["input"]
-        sound = isinstance(card["classes"], list) and 1 <= width <= 1_000_000 and 8 <= spec["size"] <= 1024
-        sound &= len(spec["mean"]) == len(spec["std"]) == 3 and isinstance(card["timm_kwargs"], dict)
-    except (KeyError, TypeError, ValueError, RecursionError):
-        name, sound = "", False
-    if not sound or not timm.is_model(str(name).split(".")[0]):
-        raise WeightsError(
-            f"{path} does not describe a model of timm {timm.__version__}; `dvc repro train` makes one"
-        )
+        Card.model_validate(card)
+        if not timm.is_model(card["timm_name"].split(".")[0]):
+            raise WeightsError(f"{path}: timm {timm.__version__} has no model {card['timm_name']!r:.100}")
+    except ValidationError as error:
+        text = render(str(path), faults_of("", Card, error))
+        raise WeightsError(f"{text}\nit does not describe a model; `dvc repro train` makes one") from None
     return dict(card)
 
 
@@ -79,21 +103,28 @@ def load_model(folder: Path) -> tuple[Classifier, InputSpec, dict[str, Any]]:
         The classifier in eval mode, the input it expects, and the whole card.
 
     Raises:
-        WeightsError: a file is missing, or the weights do not fit the card.
+        ConfigError: the card asks for more than an architecture, or for too large a one.
+        WeightsError: a file is missing or damaged, or the weights do not fit the card.
     """
     for name in (WEIGHTS, CARD):
         if not (folder / name).is_file():
             raise WeightsError(f"{folder / name}: no such file; run 'dvc repro train' to make the model")
-    card = checked_card(folder / CARD)
+    path = folder / CARD
+    card, file = read_card(path), folder / WEIGHTS
     spec = InputSpec(**(card["input"] | {key: tuple(card["input"][key]) for key in ("mean", "std")}))
-    sized = {"img_size": spec.size} if card["image_size_given"] and fixed_input(card["timm_name"]) else {}
-    encoder = create_encoder(
-        card["timm_name"], {**sized, **card["timm_kwargs"]}, f"{folder / CARD}, timm_kwargs"
-    )
-    model = Classifier(encoder, card["feature_dim"], len(card["classes"]))
     try:
-        model.load_state_dict(load_file(folder / WEIGHTS))
-    except RuntimeError as fault:
-        raise WeightsError(f"{folder / WEIGHTS} does not fit {folder / CARD}: {fault}") from None
+        sized = {"img_size": spec.size} if card["image_size_given"] and fixed_input(card["timm_name"]) else {}
+        arguments = {**sized, **card["timm_kwargs"]}
+        encoder = create_encoder(
+            card["timm_name"], arguments, f"{path}, timm_kwargs", most_numbers(str(file))
+        )
+        model = Classifier(encoder, card["feature_dim"], len(card["classes"]))
+        model.load_state_dict(load_file(file))
+    except ConfigError:
+        raise
+    except SafetensorError as fault:
+        raise WeightsError(f"{file} is not a readable safetensors file ({fault}); fetch it again") from None
+    except Exception as fault:  # of a card that does not fit timm, or weights that do not fit the card
+        raise WeightsError(f"{file} does not fit {path}: {str(fault)[:MAX_TEXT]}") from None
     encoder.to(memory_format=torch.channels_last)
     return model.eval(), spec, card

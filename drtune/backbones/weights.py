@@ -7,6 +7,7 @@ classifier or the parts that the pre-training code is known to add.
 
 import hashlib
 import json
+import math
 import pickle
 import re
 import warnings
@@ -140,10 +141,10 @@ def checked(name: str, value: Tensor, path: Path) -> Tensor:
     """A tensor of a checkpoint that holds what it says.
 
     Raises:
-        WeightsError: it is sparse, complex, without data, or larger than its data.
+        WeightsError: it is sparse, complex, quantized, without data, or larger than its data.
     """
     kind = "sparse" if value.layout != torch.strided else "complex" if value.is_complex() else ""
-    kind = kind or ("without data" if value.is_meta else "")
+    kind = kind or ("without data" if value.is_meta else "quantized" if value.is_quantized else "")
     if not kind and value.numel() * value.element_size() > value.untyped_storage().nbytes():
         kind = "larger than its data"
     if kind:
@@ -203,13 +204,20 @@ def load_encoder(encoder: nn.Module, state: State, classifier: str, origin: str)
     # counters that old checkpoints lack and that only matter for cumulative averages
     missing = [k for k in expected if k not in plain and not k.endswith("num_batches_tracked")]
     unexpected = [key for key in plain if key not in expected] + stray
+    there = [key for key in expected if key in plain]
     misshapen = [
         f"{key} {tuple(plain[key].shape)} instead of {tuple(expected[key].shape)}"
-        for key in expected
-        if key in plain and plain[key].shape != expected[key].shape
+        for key in there
+        if plain[key].shape != expected[key].shape
     ]
-    if missing or unexpected or misshapen:
+    other = [
+        f"{key} {plain[key].dtype}"
+        for key in there
+        if expected[key].is_floating_point() and not plain[key].is_floating_point()
+    ]
+    if missing or unexpected or misshapen or other:
         lists = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
+        lists["no floating-point numbers"] = other
         raise WeightsError(mismatch_text(origin, wrapping, lists))
     encoder.load_state_dict(plain, strict=False)
 
@@ -236,12 +244,13 @@ def resized_positions(encoder: nn.Module, state: dict[str, Tensor], expected: St
     key = "pos_embed"
     if key not in state or key not in expected or state[key].shape == expected[key].shape:
         return state
-    if state[key].ndim != 3 or state[key].shape[-1] != expected[key].shape[-1]:
-        return state
-    if state[key].shape[1] > LONGEST_SIDE**2 + 16:
-        return state
     grid = list(encoder.patch_embed.grid_size)  # type: ignore[union-attr, arg-type]
     prefix = 0 if getattr(encoder, "no_embed_class", False) else int(encoder.num_prefix_tokens)  # type: ignore[arg-type]
+    tokens = state[key].shape[1] - prefix if state[key].ndim == 3 else 0
+    side = math.isqrt(max(tokens, 0))
+    fits = state[key].shape[::2] == (1, expected[key].shape[-1]) and state[key].is_floating_point()
+    if not fits or tokens != side**2 or not 1 <= side <= LONGEST_SIDE:
+        return state  # its shape will be called another one
     return {**state, key: resample_abs_pos_embed(state[key], grid, num_prefix_tokens=prefix)}
 
 

@@ -1,6 +1,7 @@
 """Build the encoder that `backbone` in params.yaml names, and say which input it expects."""
 
 import difflib
+import math
 import ssl
 import urllib.error
 import urllib.request
@@ -20,16 +21,18 @@ from torch import nn
 
 from drtune.backbones.architecture import create_encoder
 from drtune.backbones.classifier import Classifier
-from drtune.backbones.recipe import Recipe, read_recipe
+from drtune.backbones.recipe import ENDINGS, Recipe, read_recipe
 from drtune.backbones.settings import BackboneSettings
 from drtune.backbones.weights import fingerprint, first_line, load_encoder, read_checkpoint, recorded
 from drtune.base.errors import ConfigError, WeightsError
-from drtune.base.faults import explain, render
+from drtune.base.faults import faults_of, render
 from drtune.base.files import sha256_of
 from drtune.data.transforms import InputSpec
 
 PUBLISHED = "model.safetensors"
 KWARGS = "backbone.kwargs (or what the weights file records of them)"
+ALWAYS = 50_000_000
+"""Numbers of a network that is made whatever the size of its file; buffers need not be in there."""
 HUB_SECONDS = 5.0
 """Longest wait for the hub's first answer; its own client would ask for a minute before it gives up."""
 
@@ -92,7 +95,7 @@ def completed(settings: BackboneSettings) -> BackboneSettings:
     try:
         return BackboneSettings.model_validate(settings.model_dump() | missing)
     except ValidationError as error:
-        faults = [explain("backbone", BackboneSettings, fault) for fault in error.errors()]
+        faults = faults_of("backbone", BackboneSettings, error)
         text = render(f"{settings.weights}, its header", faults)
         raise WeightsError(f"{text}\nname the values in params.yaml, or take another file") from None
 
@@ -117,7 +120,7 @@ def create(settings: BackboneSettings, recipe: Recipe | None) -> nn.Module:
     if recipe is not None and recipe.weights == "timm":
         return create_pretrained(settings.name, arguments, recipe)
     try:
-        model = create_encoder(settings.name, arguments, KWARGS)
+        model = create_encoder(settings.name, arguments, KWARGS, most_numbers(settings.weights))
     except ConfigError:
         raise
     except TypeError as fault:
@@ -125,6 +128,13 @@ def create(settings: BackboneSettings, recipe: Recipe | None) -> nn.Module:
     except Exception as fault:
         raise ConfigError(f"backbone: {settings.name} with {arguments}: {first_line(fault)}") from fault
     return model
+
+
+def most_numbers(weights: str) -> float:
+    """How many numbers a network can have whose weights come from this file; a small one always may."""
+    path = Path(weights)
+    is_recipe = weights.endswith(ENDINGS) or not path.is_file()
+    return math.inf if is_recipe else max(ALWAYS, path.stat().st_size)
 
 
 def create_pretrained(name: str, arguments: dict[str, Any], recipe: Recipe) -> nn.Module:

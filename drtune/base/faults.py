@@ -5,12 +5,12 @@ import re
 from collections.abc import Mapping
 from typing import Any, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel
+from pydantic import AfterValidator, BaseModel, ValidationError
 from pydantic_core import PydanticCustomError
 
 Fault = tuple[str, str]
 """(dotted name, what is wrong with it)"""
-LONG_LIST = 16
+LONG_LIST, LONG_TEXT, MOST_FAULTS = 16, 400, 40
 T = TypeVar("T")
 
 
@@ -44,9 +44,14 @@ def render(source: str, faults: list[Fault]) -> str:
 def describe(value: Any) -> str:
     """Show a value with its kind in words: '100' (text), 3 (integer), nothing (null)."""
     kinds = {str: "text", bool: "true/false", int: "integer", float: "number", list: "list", dict: "section"}
-    return (
-        "nothing (null)" if value is None else f"{value!r} ({kinds.get(type(value), type(value).__name__)})"
-    )
+    if value is None:
+        return "nothing (null)"
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # Python writes no number of more than 4300 digits
+        text = "a value without end"
+    text = text if len(text) <= LONG_TEXT else f"{text[:LONG_TEXT]}…"
+    return f"{text} ({kinds.get(type(value), type(value).__name__)})"
 
 
 WORDS: Mapping[str, str] = {
@@ -86,15 +91,25 @@ def hexadecimal(length: int) -> AfterValidator:
     return AfterValidator(check)
 
 
-def explain(prefix: str, section: type[BaseModel], fault: Any) -> Fault:
-    """Turn one pydantic fault into (dotted name, plain words).
+def faults_of(prefix: str, section: type[BaseModel], error: ValidationError) -> list[Fault]:
+    """What pydantic found, in plain words; a file of thousands of faults is no settings file.
 
     Args:
         prefix: dotted name of the section; empty where it is the whole file.
         section: the settings type.
-        fault: as pydantic lists it; its type `sentence` says all there is to say.
+        error: as pydantic raises it.
     """
+    return [explain(prefix, section, fault) for fault in error.errors()[:MOST_FAULTS]]
+
+
+def explain(prefix: str, section: type[BaseModel], fault: Any) -> Fault:
+    """Turn one pydantic fault into (dotted name, plain words); one of type `sentence` is words already."""
     place = fault["loc"]  # the field, then branches of a union (text) and places in a list (numbers)
+    if not place:
+        return prefix or "all of it", f"expected a section (key: value), got {describe(fault['input'])}"
+    field = section.model_fields.get(place[0])
+    if field and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel) and place[1:]:
+        return explain(joined(prefix, place[0]), field.annotation, {**fault, "loc": place[1:]})
     if len(place) > 2 and (inner := section_in_list(section, place[0])):
         return explain(joined(prefix, *place[:2]), inner, {**fault, "loc": place[2:]})
     parts = [str(place[0]), *(str(part) for part in place[1:] if isinstance(part, int))]

@@ -69,8 +69,15 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read one JSON document."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Read one JSON document.
+
+    Raises:
+        UntrustedError: it is none, or nested without end.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as fault:
+        raise UntrustedError(f"{path}: not valid JSON ({str(fault)[:200]}); fetch it again") from None
 
 
 def inside(root: Path, name: str) -> Path:

@@ -1,5 +1,7 @@
 """Read YAML files: a mapping as it stands, or one section as closed, typed settings."""
 
+import re
+from collections import Counter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -7,12 +9,15 @@ import yaml  # type: ignore[import-untyped]
 from pydantic import ValidationError
 
 from drtune.base.errors import ConfigError
-from drtune.base.faults import describe, explain, render
+from drtune.base.faults import describe, faults_of, render
 from drtune.base.settings import Settings
 
 S = TypeVar("S", bound=Settings)
-LARGEST, DEEPEST = 32_000_000, 30
-"""Bytes of a file (a dvc.lock of thousands of stages has one million), and levels in it."""
+LARGEST, DEEPEST, MOST, LONGEST = 8_000_000, 30, 100_000, 4000
+"""Bytes of a file (a dvc.lock of thousands of stages has one million), levels, values, letters of a value."""
+HUGE = re.compile(r"[-+]?\d[\d_]{18,}$|0[xo][\da-fA-F_]{16,}$")
+WRONG = (yaml.YAMLError, ValueError, LookupError, AttributeError)
+"""What PyYAML and ruamel.yaml raise, the last three for tags such as `!!bool x` and numbers without end."""
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -28,7 +33,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raw = YAML(typ="safe", pure=True).load(bounded(path))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; run from the folder that holds dvc.yaml") from None
-    except (YAMLError, yaml.YAMLError, ValueError) as fault:
+    except (YAMLError, *WRONG) as fault:
         raise ConfigError(f"{path.name}: not valid YAML\n{str(fault)[:2000]}") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{path.name}: expected sections (key: value), got {describe(raw)}")
@@ -39,20 +44,25 @@ def bounded(path: Path) -> str:
     """The text of a YAML file of reasonable size and depth; without aliases, which mean more than they say.
 
     Raises:
-        ConfigError: it is too large or too deep, or has an alias.
+        ConfigError: it is no file, too large or too deep, or has an alias.
         yaml.YAMLError: it is no YAML.
         FileNotFoundError: there is none.
     """
-    if path.stat().st_size > LARGEST:
-        raise ConfigError(f"{path}: {path.stat().st_size:,} bytes; settings have at most {LARGEST:,}")
+    if path.stat().st_size > LARGEST or not path.is_file():
+        raise ConfigError(f"{path}: {path.stat().st_size:,} bytes; expected a file of at most {LARGEST:,}")
     text, depth = path.read_text(encoding="utf-8"), 0
-    for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+    for number, event in enumerate(yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))):
+        line = event.start_mark.line + 1
         if isinstance(event, yaml.AliasEvent):
-            line = event.start_mark.line + 1
             raise ConfigError(f"{path}: line {line} refers to *{event.anchor}; write the value out")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        is_value = isinstance(event, yaml.ScalarEvent)
+        long = is_value and (len(event.value) > LONGEST or (event.implicit[0] and HUGE.match(event.value)))
         if depth > DEEPEST:
-            raise ConfigError(f"{path}: line {event.start_mark.line + 1} is more than {DEEPEST} levels deep")
+            raise ConfigError(f"{path}: line {line} is more than {DEEPEST} levels deep")
+        if number > MOST or long:
+            limits = f"at most {MOST:,} values, of {LONGEST:,} letters or 18 digits each"
+            raise ConfigError(f"{path}: line {line}: not valid YAML here: {limits}")
     return text
 
 
@@ -61,8 +71,8 @@ class UniqueKeyLoader(yaml.SafeLoader):  # type: ignore[misc]
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Any:
         """Build a mapping, or refuse a key that is given twice."""
-        keys = [key.value for key, _ in node.value]
-        if twice := [key for key in keys if keys.count(key) > 1]:
+        given = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        if twice := [key for key, times in given.items() if times > 1]:
             raise yaml.constructor.ConstructorError(None, None, f"{twice[0]} is given twice", node.start_mark)
         return super().construct_mapping(node, deep)
 
@@ -79,12 +89,11 @@ def read_settings(path: Path, kind: type[S]) -> S:
         raw = yaml.load(bounded(path), UniqueKeyLoader)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
-    except (yaml.YAMLError, ValueError) as fault:
+    except WRONG as fault:
         raise ConfigError(f"{path}: not valid YAML\n{str(fault)[:2000]}") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: expected lines `key: value`, got {describe(raw)}")
     try:
         return kind.model_validate(raw)
     except ValidationError as error:
-        faults = [explain("", kind, fault) for fault in error.errors()]
-        raise ConfigError(render(str(path), faults)) from None
+        raise ConfigError(render(str(path), faults_of("", kind, error))) from None

@@ -21,7 +21,16 @@ FORMATS = (
     "AVIF", "HEIF", "PCX", "SGI", "QOI", "DDS", "MSP", "XBM", "IM",
 )  # fmt: skip
 """Raster formats. PostScript, PDF, WMF and their kin never: Pillow starts other programs for them."""
-OTHER_KINDS = {b"%!PS": "PostScript", b"\xc5\xd0\xd3\xc6": "PostScript", b"%PDF": "PDF"}
+OTHER_KINDS = {
+    b"%!PS": "PostScript", b"\xc5\xd0\xd3\xc6": "PostScript", b"%PDF": "PDF", b"\xd7\xcd\xc6\x9a": "WMF",
+    b"8BPS": "PSD",
+}  # fmt: skip
+MOST_PIXELS = 128_000_000
+"""More than a phone of 108 megapixels takes; half of it needs 1 GB to decode."""
+START_OF_SCAN, MOST_SCANS = b"\xff\xda", 100
+"""Passes over a JPEG; cameras and programs write 1 to 20. Each costs as much time as a picture."""
+BAND = 4_000_000
+"""Pixels that are converted at a time, so that a large picture needs little more memory than its result."""
 
 
 class Examination(NamedTuple):
@@ -64,12 +73,23 @@ def known_formats() -> list[str]:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert a Pillow image of any mode to RGB, upright.
+    """Convert a Pillow image of any mode to RGB, upright; a large one in bands, pixel by pixel the same.
 
     Raises:
         ValueError: floating-point or 32-bit pixels, whose range nobody has agreed on.
     """
     image = upright(image)
+    if image.width * image.height <= BAND or (image.mode == "RGB" and "transparency" not in image.info):
+        return flat_rgb(image)
+    whole, rows = Image.new("RGB", image.size), max(1, BAND // image.width)
+    for top in range(0, image.height, rows):
+        band = image.crop((0, top, image.width, min(top + rows, image.height)))
+        whole.paste(flat_rgb(band), (0, top))
+    return whole
+
+
+def flat_rgb(image: Image.Image) -> Image.Image:
+    """Convert a decoded image of any mode to RGB; alpha is laid on white."""
     if image.mode.startswith("I"):
         return sixteen_bit(image).convert("RGB")
     if image.mode == "F":
@@ -90,7 +110,7 @@ def upright(image: Image.Image) -> Image.Image:
 
 def sixteen_bit(image: Image.Image) -> Image.Image:
     """Scale 0..65535 to 0..255 (Pillow's own conversion clips everything above 255 to white)."""
-    pixels = np.asarray(image).astype(np.int64)
+    pixels = np.asarray(image).astype(np.int32)
     if pixels.min() < 0 or pixels.max() > 65535:
         raise ValueError("32-bit pixels have no agreed range; convert the file to 8 or 16 bit")
     return Image.fromarray(((pixels + 128) // 257).astype(np.uint8))
@@ -101,32 +121,41 @@ def examine(encoded: bytes) -> Examination:
 
     Pillow's warnings should be silenced by the caller, once and not here: filters are shared by all threads.
     """
+    return examined(encoded)[0]
+
+
+def examined(encoded: bytes) -> tuple[Examination, Image.Image | None]:
+    """What `examine` says of one file, and its picture as `decode_rgb` gives it; None if it has a fault."""
     if not encoded:
-        return Examination("empty file (0 bytes)", "")
+        return Examination("empty file (0 bytes)", ""), None
     try:
         image = open_image(io.BytesIO(encoded))
     except UnidentifiedImageError:
         kind = next((kind for start, kind in OTHER_KINDS.items() if encoded.startswith(start)), "")
         other = "not an image (or cut off within its header)"
-        return Examination(f"is {kind}, no image" if kind else other, "")
+        return Examination(f"is {kind}, no image" if kind else other, ""), None
     except Image.DecompressionBombError as fault:
-        return Examination(str(fault), "")
+        return Examination(str(fault), ""), None
     except Exception as fault:  # a damaged header can raise anything; each is a fault of the file
-        return Examination(f"cannot be decoded: {fault or type(fault).__name__}", "")
-    return Examination(fault_of(image), image.mode)
-
-
-def fault_of(image: Image.Image) -> str | None:
-    """Say why an opened image cannot be used, or None."""
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and image.width * image.height > limit:
-        return f"{image.width} x {image.height} pixels exceed {limit} (a decompression bomb?); shrink it"
+        return Examination(f"cannot be decoded: {fault or type(fault).__name__}", ""), None
+    mode, problem, picture = image.mode, excess_of(image, encoded), None
     try:
-        if image.format != "MPO" and has_second_frame(image):
-            return "several frames (animated or several pages); one file must hold one picture"
-        to_rgb(image)
+        if not problem and image.format != "MPO" and has_second_frame(image):
+            problem = "several frames (animated or several pages); one file must hold one picture"
+        if not problem:
+            picture = to_rgb(image)
     except Exception as fault:  # decoders raise OSError, SyntaxError, EOFError, zlib.error, ...
-        return f"cannot be decoded: {fault or type(fault).__name__}"
+        problem = f"cannot be decoded: {fault or type(fault).__name__}"
+    return Examination(problem, mode), picture
+
+
+def excess_of(image: Image.Image, encoded: bytes) -> str | None:
+    """Say which limit an opened image exceeds before it is decoded, or None."""
+    if image.width * image.height > MOST_PIXELS:
+        size = f"{image.width} x {image.height}"
+        return f"{size} pixels exceed {MOST_PIXELS} (a decompression bomb?); shrink it"
+    if image.format in ("JPEG", "MPO") and encoded.count(START_OF_SCAN) > MOST_SCANS:
+        return f"a JPEG of more than {MOST_SCANS} scans (a decompression bomb?); save it again"
     return None
 
 

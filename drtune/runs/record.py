@@ -17,7 +17,9 @@ import psutil
 import yaml  # type: ignore[import-untyped]
 
 from drtune.base.cards import cards, driver
+from drtune.base.errors import ConfigError
 from drtune.base.files import sha256_of
+from drtune.base.yaml import WRONG, bounded
 from drtune.runs.lifecycle import boot_id, pid_namespace
 
 MAX_PATCH_BYTES = 10_000_000
@@ -191,9 +193,9 @@ def dvc_outs(top: Path) -> list[str]:
     for name in git(top, "ls-files", "-z", "-c", "-o", "--exclude-standard", "--", "*dvc.lock").split("\0"):
         try:
             # PyYAML's C loader: ten times faster than ruamel, and only paths are read.
-            lock = yaml.load((top / name).read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+            lock = yaml.load(bounded(top / name), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
             outs = [out["path"] for entry in lock["stages"].values() for out in entry.get("outs", [])]
-        except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError):
+        except (OSError, ConfigError, *WRONG, TypeError):
             continue
         paths |= {str(PurePosixPath(name).parent / out) for out in outs}
     return sorted(paths)

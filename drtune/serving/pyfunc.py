@@ -13,7 +13,7 @@ import torch
 from drtune.backbones.model_file import load_model
 from drtune.base.device import pick_device
 from drtune.base.errors import DataError
-from drtune.data.images import decode_rgb, examine
+from drtune.data.images import examined
 from drtune.data.transforms import eval_transform
 
 BATCH_SIZE = 64
@@ -43,9 +43,14 @@ class ImageClassifier:
             A table: `label`, `probability` of that class, `probabilities` as a mapping class -> probability.
 
         Raises:
-            DataError: a row that is no readable image.
+            MlflowException: a row that is no readable image; as such, MLflow's server answers in words alone.
         """
-        shares = self.probabilities(list(model_input["image"]))
+        from mlflow.exceptions import MlflowException
+
+        try:
+            shares = self.probabilities(list(model_input["image"]))
+        except DataError as fault:
+            raise MlflowException.invalid_parameter_value(str(fault)) from None
         best = shares.argmax(1).tolist()
         rows = zip(best, shares.tolist(), strict=True)
         return pandas.DataFrame(
@@ -68,9 +73,10 @@ class ImageClassifier:
 
     def image(self, encoded: bytes, row: int) -> torch.Tensor:
         """[3, S, S] input of one encoded image."""
-        if problem := examine(bytes(encoded)).problem:
-            raise DataError(f"row {row}, column image: {problem}; expected the bytes of one image file")
-        return self.transform(decode_rgb(bytes(encoded)))
+        sound, picture = examined(encoded if isinstance(encoded, bytes) else b"")
+        if picture is None:
+            raise DataError(f"row {row}, column image: {sound.problem}; expected the bytes of one image file")
+        return self.transform(picture)
 
 
 def _load_pyfunc(path: str, model_config: Mapping[str, Any] | None = None) -> ImageClassifier:

@@ -5,7 +5,9 @@ import hashlib
 import http.client
 import io
 import json
+import lzma
 import os
+import re
 import shutil
 import tarfile
 import urllib.request
@@ -13,7 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Annotated
+from typing import IO, Annotated, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, model_validator
@@ -31,6 +33,12 @@ CHUNK = 1024**2
 TIMEOUT_S = 60
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 MADE_FROM = ".archives.json"
+PLAIN_NAME = re.compile(r"(?!\.)[^/\\\x00-\x1f]{1,200}")
+BROKEN = (
+    tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, LookupError,
+    ValueError, RuntimeError,
+)  # fmt: skip
+"""What tarfile and zipfile raise on a damaged archive, an unknown method or one that wants a password."""
 MOST_MEMBERS, MOST_BYTES = 20_000_000, 2_000_000_000_000
 """More than ImageNet-21k has."""
 
@@ -38,7 +46,7 @@ MOST_MEMBERS, MOST_BYTES = 20_000_000, 2_000_000_000_000
 def names_a_file(url: str) -> str:
     """Validate an address: of the web or of a file system, with a file's name at its end."""
     parts = urlsplit(url)
-    if parts.scheme not in ("http", "https", "file") or Path(parts.path).name in ("", ".."):
+    if parts.scheme not in ("http", "https", "file") or not PLAIN_NAME.fullmatch(Path(parts.path).name):
         raise PydanticCustomError("url", "expected the address of a file: http://, https:// or file://")
     return url
 
@@ -92,7 +100,7 @@ def obtain(name: str, archives: Sequence[Archive], downloads: Path, fetching: Fe
     Raises:
         DataError: a file cannot be fetched, fails its checksum or cannot be unpacked; says what to do.
     """
-    home = downloads / name
+    home = inside(downloads, name)
     tree = home / "extracted"
     made_from = json.dumps([archive.model_dump() for archive in archives])
     if (tree / MADE_FROM).is_file() and (tree / MADE_FROM).read_text() == made_from:
@@ -104,7 +112,7 @@ def obtain(name: str, archives: Sequence[Archive], downloads: Path, fetching: Fe
             fetch(name, archive, archives, home, fetching)
     with replacing(tree) as fresh:
         for archive in archives:
-            place(archive, home / archive.file, fresh / archive.into)
+            place(archive, home / archive.file, inside(fresh, archive.into) if archive.into else fresh)
         (fresh / MADE_FROM).write_text(made_from)
     return tree
 
@@ -193,8 +201,8 @@ def place(archive: Archive, path: Path, folder: Path) -> None:
     try:
         unpack(path, folder)
         if archive.inner is not None:
-            unpack(folder / archive.inner, folder)
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError) as fault:
+            unpack(inside(folder, archive.inner), folder)
+    except BROKEN as fault:
         if isinstance(fault, OSError) and fault.errno in DISK_FULL:
             raise
         raise DataError(f"{path} cannot be unpacked ({fault}); delete it and run again") from None
@@ -216,7 +224,7 @@ def unpack(path: Path, folder: Path) -> None:
                 with zipped.open(entry) as stream:
                     write_member(folder, entry.filename, stream)
         return
-    with tarfile.open(path) as archive:
+    with tarfile.open(path, tarinfo=Member) as archive:
         members = archive.getmembers()
         bounded(path, len(members), sum(member.size for member in members))
         for member in members:
@@ -224,6 +232,20 @@ def unpack(path: Path, folder: Path) -> None:
                 write_member(folder, member.name.removeprefix("./"), archive.extractfile(member))
             elif not member.isdir():
                 raise UntrustedError(f"{path}: {member.name[:200]!r} is a link or a device; refused")
+
+
+class Member(tarfile.TarInfo):
+    """A header whose extension, which tarfile reads into memory whole, is a name and not gigabytes."""
+
+    LONGEST = 1_000_000
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """Read 512 bytes of an archive."""
+        member = super().frombuf(buf, encoding, errors)
+        if member.type in b"xgXLK" and member.size > cls.LONGEST:
+            raise UntrustedError(f"an archive whose header holds a name of {member.size:,} bytes; refused")
+        return member
 
 
 def bounded(path: Path, members: int, size: int) -> None:

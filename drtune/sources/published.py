@@ -6,9 +6,11 @@ every layout. torchvision reads most of these layouts too, but takes seconds to 
 """
 
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from drtune.base.files import inside
 from drtune.data.packed import Split
 from drtune.sources.arrays import cifar10, cifar100, mat, stl10, svhn
 from drtune.sources.digits import digits
@@ -23,8 +25,13 @@ OMNIGLOT_TEST = (17, 18, 19, 20)
 
 
 def files(tree: Path, rows: Iterable[tuple[Path, int]]) -> list[Sample]:
-    """Samples of image files, sorted by id, because directories have no order of their own."""
-    return sorted((file_sample(path, tree, label) for path, label in rows), key=lambda row: row.id)
+    """Samples of image files, sorted by id, because directories have no order of their own.
+
+    Raises:
+        UntrustedError: a row names a file outside the tree.
+    """
+    samples = (file_sample(inside(tree, os.path.relpath(path, tree)), tree, label) for path, label in rows)
+    return sorted(samples, key=lambda row: row.id)
 
 
 def lines(path: Path) -> list[str]:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from drtune.banks.settings import ExtractSettings
 from drtune.base.errors import ConfigError
-from drtune.base.faults import Fault, describe, explain, render, suggestion
+from drtune.base.faults import Fault, describe, faults_of, render, suggestion
 from drtune.base.settings import Count, Params, Settings, Whole
 from drtune.data.settings import AugmentSettings
 from drtune.params import SETTINGS, parse, with_values
@@ -60,7 +60,7 @@ def read_study(params: Params) -> tuple[StudySettings, dict[str, Domain]]:
     try:
         study = StudySettings.model_validate(raw)
     except ValidationError as error:
-        faults = [explain("study", StudySettings, fault) for fault in error.errors()]
+        faults = faults_of("study", StudySettings, error)
         raise ConfigError(render(params.source, faults)) from None
     space: dict[str, Domain] = {}
     faults = list(settings_faults(study))

@@ -3,10 +3,10 @@ import io
 import pandas
 import pytest
 import torch
+from mlflow.exceptions import MlflowException
 from PIL import Image
 
 from drtune.backbones.model_file import load_model
-from drtune.base.errors import DataError
 from drtune.data.transforms import eval_transform
 from drtune.serving.pyfunc import ImageClassifier, _load_pyfunc
 
@@ -36,5 +36,7 @@ def test_batches_change_nothing_and_an_empty_table_gives_one(model_folder, pictu
 
 def test_a_row_that_is_no_image_is_named(model_folder, pictures):
     model = ImageClassifier(model_folder, batch_size=2)
-    with pytest.raises(DataError, match="row 2, column image: not an image.*expected the bytes of one image"):
+    with pytest.raises(
+        MlflowException, match="row 2, column image: not an image.*expected the bytes of one image"
+    ):
         model.predict(pandas.DataFrame({"image": [*pictures[:2], b"text"]}))
