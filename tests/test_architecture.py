@@ -36,6 +36,7 @@ ALLOWED_IN = {
         "drtune.runs.mlflow_store",
         "drtune.runs.run_store",
         "drtune.serving.materialize",
+        "drtune.serving.pyfunc",  # what a served request may not hold is answered as MLflow answers
     },
     "optuna": {
         "drtune.studies.sampling",
