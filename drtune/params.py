@@ -29,7 +29,7 @@ from drtune.base.faults import (
 )
 from drtune.base.runtime import RuntimeSettings
 from drtune.base.settings import Params, Settings
-from drtune.base.yaml import read_yaml
+from drtune.base.yaml import ENDINGS, read_yaml
 from drtune.data.settings import AugmentSettings
 from drtune.evaluation.settings import EvaluateSettings
 from drtune.sources.settings import DataSettings
@@ -230,7 +230,7 @@ def missing_paths(params: Params) -> list[Fault]:
     Raises:
         ConfigError: a record or recipe that is there, but has faults.
     """
-    from drtune.sources.record import ENDINGS, read_record  # every layout, which no other settings need
+    from drtune.sources.record import read_record  # every layout, which no other settings need
 
     source, weights = params[DataSettings].source, params[BackboneSettings].weights
     faults: list[Fault] = []

@@ -8,9 +8,7 @@ from pydantic import StringConstraints
 from drtune.base.errors import ConfigError
 from drtune.base.faults import hexadecimal
 from drtune.base.settings import Settings
-from drtune.base.yaml import read_settings
-
-ENDINGS = (".yaml", ".yml")
+from drtune.base.yaml import ENDINGS, read_settings
 
 
 class Recipe(Settings):

@@ -21,12 +21,13 @@ from torch import nn
 
 from drtune.backbones.architecture import create_encoder
 from drtune.backbones.classifier import Classifier
-from drtune.backbones.recipe import ENDINGS, Recipe, read_recipe
+from drtune.backbones.recipe import Recipe, read_recipe
 from drtune.backbones.settings import BackboneSettings
 from drtune.backbones.weights import fingerprint, first_line, load_encoder, read_checkpoint, recorded
 from drtune.base.errors import ConfigError, WeightsError
 from drtune.base.faults import faults_of, render
 from drtune.base.files import sha256_of
+from drtune.base.yaml import ENDINGS
 from drtune.data.transforms import InputSpec
 
 PUBLISHED = "model.safetensors"

@@ -13,6 +13,7 @@ from drtune.base.faults import describe, faults_of, render
 from drtune.base.settings import Settings
 
 S = TypeVar("S", bound=Settings)
+ENDINGS = (".yaml", ".yml")
 LARGEST, DEEPEST, MOST, LONGEST = 8_000_000, 30, 100_000, 4000
 """Bytes of a file (a dvc.lock of thousands of stages has one million), levels, values, letters of a value."""
 HUGE = re.compile(r"[-+]?\d[\d_]{18,}$|0[xo][\da-fA-F_]{16,}$")

@@ -35,9 +35,9 @@ def check(params: Annotated[Path, typer.Argument(help="settings file")] = Path("
     """Check a settings file: every fault of every section, at once. Exit code 2 where there is one."""
     from drtune.base.errors import ConfigError
     from drtune.base.faults import render
-    from drtune.params import SETTINGS, load, missing_paths
+    from drtune.params import load, missing_paths
 
     with runs.faults():
-        if faults := missing_paths(load(params, SETTINGS)):
+        if faults := missing_paths(load(params)):
             raise ConfigError(render(params.name, faults))
     typer.echo(f"{params}: no faults")

@@ -24,14 +24,13 @@ def stage_code(stage: str, method: str = "${train.method}") -> set[str]:
         method: as the folder of a stage that trains is spelled; it stands for each method in turn.
     """
     names = closure(f"pipeline.{stage}")
+    places = {place_of(name) for name in names}
     if LOADER not in names:
-        return {place_of(name) for name in names}
-    common = {place_of(name) for name in names}
-    own = set()
+        return places
     for known in SETTINGS:
         own = {place_of(name) for name in closure(f"drtune.methods.{known}.method")}
-        common |= own - {f"drtune/methods/{known}"}
-    return common | {f"drtune/methods/{method}"}
+        places |= own - {f"drtune/methods/{known}"}
+    return places | {f"drtune/methods/{method}"}
 
 
 def place_of(name: str) -> str:

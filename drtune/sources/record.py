@@ -12,8 +12,6 @@ from drtune.base.yaml import read_settings
 from drtune.sources.archives import Archive
 from drtune.sources.published import LAYOUTS
 
-ENDINGS = (".yaml", ".yml")
-
 
 def known_layout(name: str) -> str:
     """Validate the name of a reader."""

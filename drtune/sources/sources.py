@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from drtune.base.errors import DataError, DRTuneError
+from drtune.base.yaml import ENDINGS
 from drtune.sources.archives import Fetching, obtain
 from drtune.sources.folder import folder_source
 from drtune.sources.published import LAYOUTS
-from drtune.sources.record import ENDINGS, read_record
+from drtune.sources.record import read_record
 from drtune.sources.samples import Source
 
 

@@ -15,7 +15,7 @@ from drtune.base.errors import ConfigError, StudyError
 from drtune.base.faults import render
 from drtune.base.settings import Params
 from drtune.evaluation.pictures.style import save
-from drtune.params import SETTINGS, load, missing_paths
+from drtune.params import PARAMS, load, missing_paths
 from drtune.runs.lifecycle import Stopped, stopping
 from drtune.runs.mlflow_study import StudyRun
 from drtune.runs.record import collect
@@ -75,7 +75,7 @@ def run_study(root: Path, order: Order, say: Say) -> Study:
     """
     if order.name != Path(order.name).name or order.name == "..":
         raise StudyError(f"--name {order.name!r}: it names a folder too; give one without / in it")
-    params = load(Path("params.yaml"), SETTINGS)
+    params = load(PARAMS)
     _, space = read_study(params)
     if faults := missing_paths(params):
         raise ConfigError(render(params.source, faults))
@@ -229,7 +229,7 @@ def apply_trial(root: Path, study: Study, number: int | None, force: bool, say: 
         refuse_uncommitted(path)
     identity = keyed(current_stage_key(Path.cwd(), STAGE))
     place = trial_folder(root, study.name, trial.first)
-    folder = training_folder(place, load(path, SETTINGS)[TrainSettings].seed)
+    folder = training_folder(place, load(path)[TrainSettings].seed)
     made = made_with(place, stage_key(identity.entry, trial.params))
     given = made and give_to_dvc(root, identity.entry, trial.params, folder)
     say(apply(path, trial.params) or "params.yaml has these values already")

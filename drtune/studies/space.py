@@ -251,7 +251,7 @@ def resolved(params: Params, values: Mapping[str, Any]) -> Params:
     Raises:
         ConfigError: they are not accepted.
     """
-    return parse(with_values(params.raw, values), params.source, SETTINGS)
+    return parse(with_values(params.raw, values), params.source)
 
 
 def moved(params: Params) -> str:
