@@ -20,7 +20,6 @@ from drtune.base.errors import ConfigError
 from drtune.base.faults import (
     Fault,
     describe,
-    explain,
     faults_of,
     render,
     suggestion,
@@ -212,8 +211,7 @@ def train_faults(name: str, change: Any) -> list[Fault]:
     try:
         TrainSettings.model_validate(change)
     except ValidationError as error:
-        wrong = [fault for fault in error.errors() if fault["type"] != "missing"]
-        faults += [explain(name, TrainSettings, fault) for fault in wrong]
+        faults += faults_of(name, TrainSettings, error, passed_over="missing")
     return faults
 
 

@@ -91,15 +91,19 @@ def hexadecimal(length: int) -> AfterValidator:
     return AfterValidator(check)
 
 
-def faults_of(prefix: str, section: type[BaseModel], error: ValidationError) -> list[Fault]:
+def faults_of(
+    prefix: str, section: type[BaseModel], error: ValidationError, passed_over: str = ""
+) -> list[Fault]:
     """What pydantic found, in plain words; a file of thousands of faults is no settings file.
 
     Args:
         prefix: dotted name of the section; empty where it is the whole file.
         section: the settings type.
         error: as pydantic raises it.
+        passed_over: pydantic's type of faults that are none here.
     """
-    return [explain(prefix, section, fault) for fault in error.errors()[:MOST_FAULTS]]
+    wrong = [fault for fault in error.errors() if fault["type"] != passed_over]
+    return [explain(prefix, section, fault) for fault in wrong[:MOST_FAULTS]]
 
 
 def explain(prefix: str, section: type[BaseModel], fault: Any) -> Fault:
