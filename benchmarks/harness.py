@@ -15,15 +15,13 @@ from typing import Any, NamedTuple
 
 from drtune.backbones.settings import BackboneSettings
 from drtune.backbones.zoo import build_backbone
-from drtune.banks.extract import bank_identity, extract_bank, training_views
+from drtune.banks.extract import extract_train
 from drtune.banks.settings import ExtractSettings
-from drtune.base.device import pick_device
 from drtune.base.files import read_json, write_json
 from drtune.base.numeric import set_numeric_state
 from drtune.base.runtime import RuntimeSettings, processors
 from drtune.base.settings import Params
-from drtune.data.packed import Split, open_split
-from drtune.data.settings import AugmentSettings
+from drtune.data.packed import open_split
 from drtune.evaluation.measure import measure
 from drtune.evaluation.settings import EvaluateSettings
 from drtune.params import parse, with_values
@@ -103,20 +101,9 @@ def make_task(params: Params, folder: Path) -> Task:
     """Cut and pack the data, and extract the bank, as the first two stages do."""
     folder.mkdir(parents=True, exist_ok=True)
     task = Task(folder / "dataset", folder / "bank.safetensors")
-    card = ingest(params[DataSettings], task.dataset, folder)
-    extract, augment, runtime = params[ExtractSettings], params[AugmentSettings], params[RuntimeSettings]
-    set_numeric_state(extract.seed, runtime.num_threads)
-    backbone, split = build_backbone(params[BackboneSettings]), open_split(task.dataset, Split.TRAIN)
-    extract_bank(
-        task.bank,
-        backbone.encoder,
-        training_views(split, backbone.spec, extract, augment, runtime.num_workers),
-        bank_identity(backbone, card, extract, augment),
-        split.labels,
-        split.ids,
-        backbone.feature_dim,
-        pick_device(runtime.device),
-    )
+    ingest(params[DataSettings], task.dataset, folder)
+    set_numeric_state(params[ExtractSettings].seed, params[RuntimeSettings].num_threads)
+    extract_train(task.bank, task.dataset, build_backbone(params[BackboneSettings]), params)
     return task
 
 
@@ -133,10 +120,10 @@ def validation(fitted: Fitted) -> tuple[float, float]:
 
 def test_scores(params: Params, task: Task, fitted: Fitted) -> dict[str, float]:
     """Headline numbers on the test split."""
-    settings = params[EvaluateSettings]
-    return measure_test(fitted.model, task.dataset, fitted.backbone.spec, settings, params[RuntimeSettings])[
-        2
-    ]
+    settings, runtime = params[EvaluateSettings], params[RuntimeSettings]
+    spec = fitted.backbone.spec
+    _, _, scores = measure_test(fitted.model, task.dataset, spec, settings, runtime)
+    return scores
 
 
 def ood_scores(params: Params, task: Task, fitted: Fitted) -> dict[str, float]:

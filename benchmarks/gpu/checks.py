@@ -15,13 +15,9 @@ from benchmarks.gpu.scene import TOY, Scene, scratch, write_images
 from drtune.backbones.batch_norm import convert_batch_norms
 from drtune.backbones.settings import BackboneSettings
 from drtune.backbones.zoo import build_backbone
-from drtune.banks.extract import bank_identity, extract_bank, training_views
-from drtune.banks.settings import ExtractSettings
+from drtune.banks.extract import extract_train
 from drtune.base.numeric import set_numeric_state
 from drtune.base.settings import Params
-from drtune.data.card import read_card
-from drtune.data.packed import Split, open_split
-from drtune.data.settings import AugmentSettings
 from drtune.methods.dr_tune.calibration import procrustes, scores, translate
 from drtune.sources.ingest import ingest
 from drtune.sources.settings import DataSettings
@@ -167,7 +163,8 @@ class Task:
         """Extract the bank where there is none, and train."""
         bank = self.folder / "bank.safetensors"
         if not bank.exists():
-            make_bank(params, self.folder / "dataset", bank, self.scene.device)
+            set_numeric_state(0, torch.get_num_threads())
+            extract_train(bank, self.folder / "dataset", build_backbone(params[BackboneSettings]), params)
         AcceleratorState._reset_state(True)  # another precision needs another accelerator
         return fit(params, self.folder / "dataset", bank, hooks or Hooks())
 
@@ -203,23 +200,6 @@ class Task:
             resumed = self.fit(self.params(), Hooks(checkpoints=running))
             return equal(resumed, self.undisturbed)
         raise AssertionError("the training was not cut short")
-
-
-def make_bank(params: Params, dataset: Path, path: Path, device: torch.device) -> float:
-    """What the extract stage does; returns images per second."""
-    set_numeric_state(0, torch.get_num_threads())
-    settings, augment = params[ExtractSettings], params[AugmentSettings]
-    backbone, split = build_backbone(params[BackboneSettings]), open_split(dataset, Split.TRAIN)
-    return extract_bank(
-        path,
-        backbone.encoder,
-        training_views(split, backbone.spec, settings, augment, 0),
-        bank_identity(backbone, read_card(dataset), settings, augment),
-        split.labels,
-        split.ids,
-        backbone.feature_dim,
-        device,
-    )
 
 
 def equal(one: Fitted, other: Fitted) -> dict[str, Any]:

@@ -13,11 +13,14 @@ from drtune.backbones.zoo import Backbone
 from drtune.banks.bank import BankHeader
 from drtune.banks.settings import ExtractSettings
 from drtune.banks.writer import write_bank
+from drtune.base.device import pick_device
 from drtune.base.memory import keep_freed_memory
+from drtune.base.runtime import RuntimeSettings
+from drtune.base.settings import Params
 from drtune.data.batch import Batch
-from drtune.data.card import DatasetCard, data_sha256
+from drtune.data.card import DatasetCard, data_sha256, read_card
 from drtune.data.loaders import eval_loader, view_loader
-from drtune.data.packed import PackedSplit
+from drtune.data.packed import PackedSplit, Split, open_split
 from drtune.data.settings import AugmentSettings
 from drtune.data.transforms import InputSpec, describe, eval_transform, train_transform
 
@@ -57,6 +60,46 @@ def training_views(
         view_loader(train, transform, view=view, seed=settings.seed, **batches)
         for view in range(settings.views)
     ]
+
+
+def extract_train(
+    path: Path,
+    dataset: Path,
+    backbone: Backbone,
+    params: Params,
+    progress: Callable[[int, int], None] | None = None,
+) -> float:
+    """Write the bank of a packed data set's training split, as `extract`, `augment` and `runtime` say.
+
+    Args:
+        path: of the bank, replaced when all is written.
+        dataset: folder of the data set.
+        backbone: what `backbone` says.
+        params: settings.
+        progress: called with (images done, images in all), first with (0, images in all).
+
+    Returns:
+        Images per second, decoding included.
+
+    Raises:
+        BankError: features that are not finite, naming the samples; nothing is left at `path` then.
+    """
+    extract, augment, runtime = params[ExtractSettings], params[AugmentSettings], params[RuntimeSettings]
+    train = open_split(dataset, Split.TRAIN)
+    views = training_views(train, backbone.spec, extract, augment, runtime.num_workers)
+    if progress is not None:
+        progress(0, len(views) * len(train))
+    return extract_bank(
+        path,
+        backbone.encoder,
+        views,
+        bank_identity(backbone, read_card(dataset), extract, augment),
+        train.labels,
+        train.ids,
+        backbone.feature_dim,
+        pick_device(runtime.device),
+        progress,
+    )
 
 
 @torch.inference_mode()

@@ -8,15 +8,12 @@ import torch
 from drtune.backbones.settings import BackboneSettings
 from drtune.backbones.zoo import build_backbone
 from drtune.banks.bank import open_bank
-from drtune.banks.extract import bank_identity, extract_bank, training_views
-from drtune.banks.settings import ExtractSettings
+from drtune.banks.extract import extract_train
 from drtune.base.errors import BankError, DataError, TrainingError
 from drtune.base.settings import Params
 from drtune.data import loaders
-from drtune.data.card import read_card
 from drtune.data.loaders import set_epoch
 from drtune.data.packed import PackedSplit, Split, open_split
-from drtune.data.settings import AugmentSettings
 from drtune.params import SETTINGS, load
 from drtune.sources.ingest import ingest
 from drtune.sources.settings import DataSettings
@@ -46,19 +43,7 @@ class Task:
     def bank(self, params, name="bank") -> Path:
         """Extract the bank of these settings."""
         path = self.folder / f"{name}.safetensors"
-        extract, augment = params[ExtractSettings], params[AugmentSettings]
-        backbone = build_backbone(params[BackboneSettings])
-        train = open_split(self.dataset, Split.TRAIN)
-        extract_bank(
-            path,
-            backbone.encoder,
-            training_views(train, backbone.spec, extract, augment, 0),
-            bank_identity(backbone, read_card(self.dataset), extract, augment),
-            train.labels,
-            train.ids,
-            backbone.feature_dim,
-            torch.device("cpu"),
-        )
+        extract_train(path, self.dataset, build_backbone(params[BackboneSettings]), params)
         return path
 
 
