@@ -83,8 +83,9 @@ audit: ## known vulnerabilities of the pinned packages (pip-audit)
 	  --requirement docker/requirements.lock
 
 sbom: image ## sbom.json: what is in the image, in CycloneDX's form
-	@docker run --rm --entrypoint sh --user root $(IMAGE) -c 'pip --python /opt/venv/bin/python freeze --all' > .venv/image.txt
-	@$(BIN)/python -m pip install --quiet cyclonedx-bom && cyclonedx-py requirements .venv/image.txt --output-file sbom.json
+	@$(PYTHON) -m venv .venv-audit && .venv-audit/bin/pip install --quiet cyclonedx-bom
+	@docker run --rm --entrypoint sh --user root $(IMAGE) -c 'pip --python /opt/venv/bin/python freeze --all' > .venv-audit/image.txt
+	@.venv-audit/bin/cyclonedx-py requirements .venv-audit/image.txt --output-file sbom.json
 
 clean: ## remove the environment; data, cache and runs stay
 	rm -rf .venv
