@@ -93,6 +93,27 @@ def clean_torch():
     set_numeric_state(0, threads)
 
 
+CODE = ["drtune", "pipeline", "catalog", "dvc.yaml", "numbers.lock", ".gitignore", ".dvcignore"]
+CODE += [".dvc/config", ".dvc/.gitignore"]
+
+
+@pytest.fixture(scope="session")
+def copy_code():
+    """Copy what a repository of the project holds into a folder; settings and data are the test's own."""
+
+    def copy(folder: Path) -> Path:
+        for name in CODE:
+            source, target = ROOT / name, folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if source.is_dir():
+                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(source, target)
+        return folder
+
+    return copy
+
+
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory) -> Path:
     """An MLflow store without runs, made once: MLflow takes seconds to make its tables."""

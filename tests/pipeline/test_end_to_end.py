@@ -13,8 +13,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-NEEDED = ["drtune", "pipeline", "catalog", "dvc.yaml", "numbers.lock", ".gitignore", ".dvcignore"]
-NEEDED += [".dvc/config", ".dvc/.gitignore"]
 RANDOM = {"backbone.weights": "catalog/random.yaml"}
 DIGITS = {"data.source": "catalog/digits.yaml", "data.shots": 2, **RANDOM}
 DIGITS |= {"data.val_fraction": 0.05, "data.test_fraction": 0.05}
@@ -109,16 +107,9 @@ class Repository:
 
 
 @pytest.fixture(scope="module")
-def repositories(tmp_path_factory, tiny_params):
+def repositories(tmp_path_factory, copy_code, tiny_params):
     """A repository that holds the code and settings in a commit, and its twin in another folder."""
-    folder = tmp_path_factory.mktemp("end to end") / "project"
-    for name in NEEDED:
-        source, target = ROOT / name, folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, target)
+    folder = copy_code(tmp_path_factory.mktemp("end to end") / "project")
     tiny_params(folder / "params.yaml", DIGITS)
     made = Repository(folder)
     made("git", "init", "-q")

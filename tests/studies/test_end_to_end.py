@@ -20,9 +20,6 @@ from drtune.studies.storage import open_storage, storage_url
 from drtune.studies.study import Study
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader:sqlalchemy.exc.SADeprecationWarning")
-ROOT = Path(__file__).resolve().parents[2]
-NEEDED = ["drtune", "pipeline", "catalog", "dvc.yaml", "numbers.lock", ".gitignore", ".dvcignore"]
-NEEDED += [".dvc/config", ".dvc/.gitignore"]
 STUDY = {
     "backbone.weights": "catalog/random.yaml",
     "train.lr_head": 0.003,
@@ -38,16 +35,9 @@ CLOSED = "http://127.0.0.1:1"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def repository(tmp_path_factory, squares, tiny_params, empty_database):
+def repository(tmp_path_factory, copy_code, squares, tiny_params, empty_database):
     """The current folder: code, images and settings in a commit; an MLflow store without runs."""
-    folder = tmp_path_factory.mktemp("study") / "project"
-    for name in NEEDED:
-        source, target = ROOT / name, folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, target)
+    folder = copy_code(tmp_path_factory.mktemp("study") / "project")
     squares(folder / "images")
     tiny_params(folder / "params.yaml", STUDY)
     shutil.copy(empty_database, folder / "mlflow.db")
