@@ -21,6 +21,7 @@ PACKAGES = (
     "numpy",
     "pandas",
     "pillow",
+    "psutil",
     "pydantic",
     "pyyaml",
     "ruamel-yaml",
