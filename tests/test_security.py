@@ -12,7 +12,7 @@ import torch
 
 from drtune.backbones.model_file import load_model
 from drtune.backbones.weights import checked, read_checkpoint
-from drtune.base.errors import ConfigError, StudyError, UntrustedError, WeightsError
+from drtune.base.errors import ConfigError, StudyError, TrainingError, UntrustedError, WeightsError
 from drtune.base.files import inside
 from drtune.base.yaml import read_yaml
 from drtune.data.images import examine
@@ -217,7 +217,7 @@ def test_links_in_a_checkpoint_folder_are_not_followed(tmp_path):
     assert (prey / "kept").read_text() == "kept"
     assert not (folder / "state").exists()
     (folder / "lock").symlink_to(prey / "kept")
-    with pytest.raises(OSError, match="symbolic link"), exclusive(folder):
+    with pytest.raises(TrainingError, match="is a link, which is not followed"), exclusive(folder):
         pass
     assert (prey / "kept").read_text() == "kept"
 
@@ -225,39 +225,62 @@ def test_links_in_a_checkpoint_folder_are_not_followed(tmp_path):
 # the kind, not the case ------------------------------------------------------------------------------------
 
 
-def calls(name):
-    return [node for node in ast.walk(tree(name)) if isinstance(node, ast.Call)]
+DOORS = {
+    "Image.open": {"drtune.data.images"},
+    "timm.create_model": {"drtune.backbones.architecture"},
+    "tarfile.open": {"drtune.sources.archives"},
+    "zipfile.ZipFile": {"drtune.sources.archives", "drtune.backbones.weights"},
+}
+NEVER = (
+    "pickle.load",
+    "pickle.loads",
+    "eval",
+    "exec",
+    "__import__",
+    "yaml.unsafe_load",
+    "yaml.full_load",
+    "os.system",
+)
+ALONE = {"Image": "PIL", "open": "PIL.Image", "create_model": "timm", "load": "torch yaml pickle"}
+"""Names that are called with their module before them, so that the test above sees them."""
 
 
-def dotted(call):
-    return ast.unparse(call.func)
-
-
-def test_there_is_one_door_for_images_models_pickles_and_yaml():
-    doors = {"Image.open": {"drtune.data.images"}, "timm.create_model": {"drtune.backbones.architecture"}}
+def nodes(kind):
     for name in modules():
-        for call in calls(name):
-            what, text = dotted(call), ast.unparse(call)
-            assert name in doors.get(what, {name}), f"{name}: {text}"
-            assert what != "torch.load" or "weights_only=True" in text, f"{name}: {text}"
-            assert what != "Image.open" or "formats=" in text, f"{name}: {text}"
-            assert what != "yaml.load" or "SafeLoader" in text or "UniqueKeyLoader" in text, f"{name}: {text}"
-            assert what not in ("pickle.load", "pickle.loads", "eval", "exec", "yaml.unsafe_load"), (
-                f"{name}: {text}"
-            )
-            assert not what.endswith("extractall"), f"{name}: {text}"
+        yield from ((name, node) for node in ast.walk(tree(name)) if isinstance(node, kind))
+
+
+def test_there_is_one_door_for_images_models_archives_pickles_and_yaml():
+    seen = set()
+    for name, call in nodes(ast.Call):
+        what, text = ast.unparse(call.func), ast.unparse(call)
+        seen.add(what)
+        assert name in DOORS.get(what, {name}), f"{name}: {text}"
+        assert what not in NEVER, f"{name}: {text}"
+        assert what != "torch.load" or "weights_only=True" in text, f"{name}: {text}"
+        assert what != "Image.open" or "formats=" in text, f"{name}: {text}"
+        assert what != "yaml.load" or "SafeLoader" in text or "UniqueKeyLoader" in text, f"{name}: {text}"
+        assert what != "YAML" or "unsafe" not in text, f"{name}: {text}"
+        assert not what.endswith((".extractall", ".extract", ".imread")), f"{name}: {text}"
+        assert "shell=True" not in text, f"{name}: {text}"
+    assert {*DOORS, "torch.load", "yaml.load", "YAML"} <= seen, "a door that is not there guards nothing"
+    for name, node in nodes(ast.ImportFrom):
+        for alias in node.names:
+            hidden = node.module in ALONE.get(alias.name, "").split() and alias.name != "Image"
+            assert not hidden, f"{name}: {ast.unparse(node)}"
+            assert not (alias.name == "Image" and alias.asname), f"{name}: {ast.unparse(node)}"
+
+
+WRITTEN_BY_OTHERS = {"relpath": {"drtune.runs.outs", "drtune.runs.run_cache"}, "drtune.folder": set()}
+"""Key of a listing or a tag -> modules that join what they have written themselves, a moment before."""
 
 
 def test_paths_that_others_write_are_joined_by_inside_alone():
-    outside = ("relpath", "drtune.folder")
-    for name in modules():
-        for node in ast.walk(tree(name)):
-            if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
-                text = ast.unparse(node.right)
-                assert not any(word in text for word in outside) or name in OWN_LISTINGS, (
-                    f"{name}: {ast.unparse(node)}"
-                )
-
-
-OWN_LISTINGS = {"drtune.runs.outs", "drtune.runs.run_cache"}
-"""These join what they have listed themselves, a moment before."""
+    for name, node in nodes((ast.BinOp, ast.JoinedStr)):
+        text = ast.unparse(node)
+        if isinstance(node, ast.JoinedStr) or isinstance(node.op, ast.Div):
+            for word, own in WRITTEN_BY_OTHERS.items():
+                assert repr(word) not in text or name in own, f"{name}: {text}"
+    passed = [ast.unparse(call) for name, call in nodes(ast.Call) if ast.unparse(call.func) == "inside"]
+    for value in ("archive.into", "archive.inner", "relpath", "below", "name"):
+        assert any(value in text for text in passed), f"{value} does not pass"

@@ -7,13 +7,13 @@ drawn up without memory first: one too large for the machine, or for the file of
 
 import inspect
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-import psutil
 import timm
 import torch
 from timm.models import build_model_with_cfg, create_model, load_pretrained
@@ -61,7 +61,7 @@ def create_encoder(
     for key, load in CONFIGS.items():
         if name.startswith(key):
             check_arguments(load(name.removeprefix(key))[2] or {}, f"{name}, its config.json")
-    limit = min(most_numbers, psutil.virtual_memory().total / 4)
+    limit = min(most_numbers, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 4)
     with torch.random.fork_rng(devices=[]), torch.device("meta"), at_most(limit, f"{origin}: {name}"):
         timm.create_model(name, num_classes=0, **arguments)
     model: nn.Module = timm.create_model(name, num_classes=0, **own, **arguments)

@@ -14,7 +14,7 @@ from typing import Any
 
 from drtune.base.errors import UntrustedError
 
-LONGEST_NAME = 4096
+LONGEST_NAME, LONGEST_PART, MOST_PARTS = 4096, 255, 200
 REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 """A full disk, a used-up quota, a read-only file system, a lack of rights."""
 
@@ -80,16 +80,19 @@ def read_json(path: Path) -> Any:
         raise UntrustedError(f"{path}: not valid JSON ({str(fault)[:200]}); fetch it again") from None
 
 
-def inside(root: Path, name: str) -> Path:
+def inside(root: Path, name: Any) -> Path:
     """The path of `name` below `root`; every name from a store, listing, record or archive passes here.
 
     Raises:
-        UntrustedError: it is absolute, goes up, has a drive or a control character, or a link leads it out.
+        UntrustedError: it is absolute, goes up, has a drive or a control character, is too long or no text,
+            or a link leads it out.
     """
-    parts = re.split(r"[/\\]", name)
-    odd = not name.strip() or any(ord(letter) < 32 for letter in name) or len(name) > LONGEST_NAME
-    if odd or parts[0] == "" or ".." in parts or PureWindowsPath(name).drive:
-        raise UntrustedError(f"{name[:200]!r} is no path below {root}; refused, nothing was written")
-    if not (root / name).resolve().is_relative_to(root.resolve()):
-        raise UntrustedError(f"{name[:200]!r} leads out of {root} by a link; refused, nothing was written")
-    return root / name
+    text = name if isinstance(name, str) else ""
+    parts = re.split(r"[/\\]", text)
+    odd = not text.strip() or any(ord(letter) < 32 for letter in text) or len(text) > LONGEST_NAME
+    odd |= len(parts) > MOST_PARTS or max(map(len, parts)) > LONGEST_PART
+    if odd or parts[0] == "" or ".." in parts or PureWindowsPath(text).drive:
+        raise UntrustedError(f"{str(name)[:200]!r} is no path below {root}; refused, nothing was written")
+    if not (root / text).resolve().is_relative_to(root.resolve()):
+        raise UntrustedError(f"{text[:200]!r} leads out of {root} by a link; refused, nothing was written")
+    return root / text

@@ -58,6 +58,9 @@ def checkpoints(root: Path, dry_run: bool, unfinished: bool) -> Iterator[Garbage
     """Folders of running state: those of finished keys, empty ones, and unfinished ones where wanted."""
     done = finished_keys(root)
     for folder in sorted((root / ".drtune" / "ckpt").glob("*/")):
+        if folder.is_symlink() or (folder / LOCK).is_symlink():
+            yield Garbage(folder, 0, "a link, which is not followed; remove it by hand", kept=True)
+            continue
         size, empty = size_of(folder), set(os.listdir(folder)) <= {LOCK}
         finished = folder.name in done
         why = "lock without a holder" if empty else "checkpoint of a finished stage" if finished else ""

@@ -46,7 +46,8 @@ def journal_path(folder: Path, key: str, resume: bool, recorded: bool = True) ->
     """
     prefix = key[:16] or "nokey"
     if resume and key:
-        for path in sorted(folder.glob(f"{prefix}-*.jsonl"), reverse=True)[:1]:
+        found = sorted(path for path in folder.glob(f"{prefix}-*.jsonl") if not path.is_symlink())
+        for path in found[-1:]:
             statuses = [entry["status"] for entry in entries_of(path) if entry["kind"] == "status"]
             if statuses[-1:] != ["FINISHED"] or not recorded:
                 return path
@@ -157,7 +158,7 @@ class Journal:
                     {name: max(entry["step"], self.last_step.get(name, -1)) for name in entry["values"]}
                 )
         self.continued = path.exists() and path.stat().st_size > 0
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
         if self.continued:
             self._end_torn_line()
         else:

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import os
 import shutil
@@ -110,7 +111,7 @@ def exclusive(folder: Path) -> Iterator[None]:
     On leaving, a folder that holds nothing but the lock is removed; a checkpoint stays for the next process.
 
     Raises:
-        TrainingError: another living process holds it.
+        TrainingError: another living process holds it, or it is a link.
     """
     descriptor = locked(folder)
     held_locks.add(descriptor)
@@ -131,10 +132,14 @@ def exclusive(folder: Path) -> Iterator[None]:
 def locked(folder: Path) -> int:
     """Descriptor of the folder's locked lock file; the holder before may remove both at any moment."""
     while True:
+        if link := next((path for path in (folder, folder / LOCK) if path.is_symlink()), None):
+            raise TrainingError(f"{link}: is a link, which is not followed; remove it and run again")
         folder.mkdir(parents=True, exist_ok=True)
         try:
             descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-        except FileNotFoundError:
+        except OSError as fault:
+            if fault.errno not in (errno.ENOENT, errno.ELOOP):  # gone, or a link, in this moment
+                raise
             continue
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

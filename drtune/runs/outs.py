@@ -11,6 +11,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from drtune.base.errors import UntrustedError
+from drtune.base.files import inside, read_json
+
 IGNORED = ("__pycache__", ".DS_Store", "Thumbs.db")
 """As the project's .dvcignore has it; DVC leaves these out of a folder."""
 
@@ -31,6 +34,20 @@ def folder_listing(folder: Path) -> list[dict[str, str]]:
         if path.is_file() and not set(path.relative_to(folder).parts) & set(IGNORED)
     ]
     return sorted(listing, key=lambda entry: entry["relpath"])
+
+
+def listed_files(listing: Path, folder: Path) -> dict[Path, str]:
+    """Path below `folder` -> md5 of every file that a `.dir` object names.
+
+    Raises:
+        UntrustedError: it is no listing as DVC writes it, or a path of it leaves the folder.
+    """
+    try:
+        return {inside(folder, part["relpath"]): str(part["md5"]) for part in read_json(listing)}
+    except (TypeError, KeyError):
+        raise UntrustedError(
+            f"{listing}: is no listing of a folder as DVC writes it; fetch it again"
+        ) from None
 
 
 def describe_out(path: Path) -> Out:

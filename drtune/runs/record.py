@@ -23,8 +23,21 @@ from drtune.base.yaml import WRONG, bounded
 from drtune.runs.lifecycle import boot_id, pid_namespace
 
 MAX_PATCH_BYTES = 10_000_000
-CODE = ("*.py", "*.pyi", "*.yaml", "*.yml", "*.toml", "*.lock", "*.sh", "Makefile", "Dockerfile")
+CODE = ("*.py", "*.pyi", "*.yaml", "*.yml", "*.lock", "pyproject.toml")
 """What a patch may hold."""
+NO_CODE = ("params.yaml", "dvc.lock")
+"""DVC rewrites them while a stage runs; a run keeps them beside its patch."""
+SECRET = (
+    ".*",
+    ".*/**",
+    "*compose*.y*ml",
+    "*secret*",
+    "*credential*",
+    "*password*",
+    "*token*.y*ml",
+    "*key*.y*ml",
+)
+"""What may hold a key, whatever its ending; letters of either case."""
 GIT_SECONDS = 3.0
 
 
@@ -38,6 +51,7 @@ class RunRecord:
         dirty: whether `patch` holds anything.
         remote: address of `origin` without user name, password or query.
         patch: what `git apply` needs to turn the commit into the code that ran.
+        left_out: changed files that it does not hold, because they are no code or may hold a key.
         packages: installed distributions as `name==version`, sorted.
         torch, cuda: version of PyTorch, and of CUDA that it was built for.
         device: GPU names, or the CPU's name where there is none.
@@ -54,6 +68,7 @@ class RunRecord:
     dirty: bool
     remote: str
     patch: str
+    left_out: tuple[str, ...]
     packages: tuple[str, ...]
     python: str
     torch: str
@@ -101,7 +116,7 @@ class RunRecord:
 def collect(root: Path) -> RunRecord:
     """Record this process; `root` is the checkout it runs in, the folder of dvc.yaml (well below 0.3 s)."""
     top, commit, branch = head(root)
-    patch = code_patch(top) if top else ""
+    patch, left_out = code_patch(top) if top else ("", ())
     process = psutil.Process()
     torch_version, cuda = torch_versions()
     return RunRecord(
@@ -110,6 +125,7 @@ def collect(root: Path) -> RunRecord:
         dirty=bool(patch),
         remote=without_userinfo(git(root, "config", "--get", "remote.origin.url").strip()),
         patch=patch,
+        left_out=left_out,
         packages=installed_packages(),
         python=platform.python_version(),
         torch=torch_version,
@@ -167,24 +183,35 @@ def head(root: Path) -> tuple[Path | None, str, str]:
     return Path(lines[0]), lines[1], "" if lines[2] == "HEAD" else lines[2]
 
 
-def code_patch(top: Path) -> str:
+def code_patch(top: Path) -> tuple[str, tuple[str, ...]]:
     """Code that differs from HEAD, as one patch: tracked changes of `CODE` files, and untracked .py files.
 
     A running stage always sees a dirty tree, because DVC rewrites params.yaml and dvc.lock and removes the
-    stage's outs: these are no code and are left out. So is all that may hold a key: .dvc/config, .env and
-    whatever else is no code. Above 10 MB only a note comes back.
+    stage's outs: these are no code. Nor is what may hold a key. Above 10 MB only a note stands for the patch.
+
+    Returns:
+        The patch, and the changed files that it leaves out.
     """
-    outs = [f":(exclude,top,literal){path}" for path in dvc_outs(top)]
-    left_out = [f":(exclude,top,glob)**/{name}" for name in ("params.yaml", "dvc.lock", ".dvc/**", ".env*")]
-    code = [f":(top,glob)**/{name}" for name in CODE]
+    ours = [f":(exclude,top,literal){path}" for path in dvc_outs(top)]
+    ours += [f":(exclude,top,glob)**/{name}" for name in NO_CODE]
+    secret = [f":(exclude,top,icase,glob)**/{name}" for name in SECRET]
+    code = [*(f":(top,glob)**/{name}" for name in CODE), *secret, *ours]
     form = ["--binary", "--no-color", "--no-ext-diff", "--no-textconv", "--src-prefix=a/", "--dst-prefix=b/"]
-    patch = git(top, "diff", *form, "HEAD", "--", *code, *left_out, *outs)
-    for name in git(top, "ls-files", "--others", "--exclude-standard", "-z", "--", "*.py").split("\0")[:-1]:
+    patch = git(top, "diff", *form, "HEAD", "--", *code)
+    changed, fresh = (
+        ("diff", "--name-only", "-z", "HEAD", "--"),
+        ("ls-files", "-oz", "--exclude-standard", "--"),
+    )
+    python = ":(top,glob)**/*.py"
+    new = git(top, *fresh, python, *secret).split("\0")[:-1]
+    found = (git(top, *changed, ":/", *ours) + git(top, *fresh, python)).split("\0")
+    left_out = {*found} - {"", *git(top, *changed, *code).split("\0"), *new}
+    for name in new:
         if len(patch) <= MAX_PATCH_BYTES:
             patch += new_file_patch(top, name)
     if len(patch) > MAX_PATCH_BYTES:
-        return f"# the difference from HEAD exceeds {MAX_PATCH_BYTES} bytes and is not recorded\n"
-    return patch
+        patch = f"# the difference from HEAD exceeds {MAX_PATCH_BYTES} bytes and is not recorded\n"
+    return patch, tuple(sorted(left_out))
 
 
 def dvc_outs(top: Path) -> list[str]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -50,7 +51,7 @@ class Restored:
     @property
     def command(self) -> str:
         """What a person types to run the stage again."""
-        return f"cd {self.folder} && dvc repro --force --single-item {self.stage}"
+        return f"cd {quote(str(self.folder))} && dvc repro --force --single-item {quote(self.stage)}"
 
 
 def restore(store: RunStore, run: StoredRun, target: Path) -> Restored:
@@ -124,21 +125,28 @@ def filled(root: Path, run: StoredRun, target: Path, held: Path) -> Restored:
         note = patch.read_text(errors="replace").strip() if patch.stat().st_size < MAX_NOTE else "diff --git"
         if "diff --git" not in note:
             raise TrackingError(f"{about}: its uncommitted code was not recorded: {note}")
-        demand("git", "-C", str(target), "apply", "--whitespace=nowarn", str(patch))
+        settings = [f"--exclude={place}.dvc/*" for place in ("", "*/")]  # they could name programs to run
+        demand("git", "-C", str(target), "apply", "--whitespace=nowarn", *settings, str(patch))
     top = Path(git(root, "rev-parse", "--show-toplevel", seconds=PATIENT).strip())
     below = run.tags.get("drtune.folder", "")
     folder = inside(target, below) if below else target
+    for name in ("params.yaml", "dvc.yaml", "dvc.lock"):  # the patch may have made links of them
+        inside(folder, name)
     for name in ("params.yaml", "dvc.yaml"):
         if (held / name).is_file():
             shutil.copy(held / name, folder / name)
     if not (held / Path(ENTRY).name).is_file():
         raise TrackingError(f"{about}: holds no {ENTRY}, it was made outside DVC; nothing says what it read")
     entry = read_json(held / Path(ENTRY).name)
+    for path in results_of(entry, held / "dvc.lock"):
+        inside(target, os.path.normpath(os.path.join(below or ".", path)))
     write_lock(folder / "dvc.lock", held / "dvc.lock", run.stage, entry)
-    share_cache(root, target / root.resolve().relative_to(top.resolve()))
+    project = inside(target, root.resolve().relative_to(top.resolve()).as_posix())
+    inside(project, ".dvc/config.local")
+    share_cache(root, project)
     deps = {dep["path"]: dep.get("md5", "") for dep in entry.get("deps", [])}
     outs = {out["path"]: out["md5"] for out in entry.get("outs", []) if "md5" in out}
-    check_out(inside(top, below) if below else top, folder, {**deps, **outs})
+    check_out(inside(top, below) if below else top, folder, target, {**deps, **outs})
     if wrong := [path for path, md5 in deps.items() if not holds(folder / path, md5)]:
         raise TrackingError(
             f"{about}: neither this clone, DVC's cache nor a remote holds what the run read as "
@@ -147,6 +155,15 @@ def filled(root: Path, run: StoredRun, target: Path, held: Path) -> Restored:
         )
     missing = tuple(path for path, md5 in outs.items() if not holds(folder / path, md5))
     return Restored(folder, run.stage, entry, missing, changed_packages(held / "pip-freeze.txt"))
+
+
+def results_of(entry: Mapping[str, Any], lock: Path) -> list[str]:
+    """Paths of all results that a run's files name, and that DVC would therefore write."""
+    stages = read_yaml(lock)["stages"].values() if lock.is_file() else []
+    try:
+        return [str(out["path"]) for stage in (entry, *stages) for out in stage.get("outs", [])]
+    except (TypeError, KeyError, AttributeError):
+        raise TrackingError(f"{lock}: is no lock file as DVC writes it; the run cannot be restored") from None
 
 
 def write_lock(path: Path, held: Path, stage: str, entry: Mapping[str, Any]) -> None:
@@ -164,8 +181,15 @@ def write_lock(path: Path, held: Path, stage: str, entry: Mapping[str, Any]) -> 
     YAML().dump(lock, path)  # keeps the order, so that the difference to the commit is small
 
 
-def check_out(root: Path, target: Path, wanted: Mapping[str, str]) -> None:
-    """Bring files into the worktree: from DVC's cache, from its remote, else from the folder beside."""
+def check_out(root: Path, target: Path, tree: Path, wanted: Mapping[str, str]) -> None:
+    """Bring files into the worktree: from DVC's cache, from its remote, else from the folder beside.
+
+    Args:
+        root: the project's folder in the clone.
+        target: the same in the worktree.
+        tree: top of the worktree; nothing is written outside.
+        wanted: path -> md5.
+    """
     lock = read_yaml(target / "dvc.lock")["stages"]
     tracked = {out["path"] for entry in lock.values() for out in entry.get("outs", []) if "md5" in out}
     paths = [path for path in wanted if path in tracked]
@@ -176,7 +200,7 @@ def check_out(root: Path, target: Path, wanted: Mapping[str, str]) -> None:
             dvc(target, action, "--force", *paths)
     for path, md5 in wanted.items():
         if path not in tracked and not (target / path).exists() and holds(root / path, md5):
-            source, there = root / path, inside(target, path)
+            source, there = root / path, inside(tree, os.path.relpath(target / path, tree))
             there.parent.mkdir(parents=True, exist_ok=True)
             (shutil.copytree if source.is_dir() else shutil.copy2)(source, there)
 

@@ -20,9 +20,8 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from drtune.base.errors import ConfigError, TrackingError
-from drtune.base.files import read_json
 from drtune.base.yaml import read_yaml
-from drtune.runs.outs import completed_entry, describe_outs, folder_listing, md5_of
+from drtune.runs.outs import completed_entry, describe_outs, folder_listing, listed_files, md5_of
 from drtune.runs.stage_key import cache_folder, cached_object, content_hash, stage_key
 
 PROTECTED = 0o444
@@ -163,7 +162,7 @@ def is_held(cache: Path, md5: str) -> bool:
     held = cached_object(cache, md5)
     if not held.is_file() or not md5.endswith(".dir"):
         return held.is_file()
-    return all(cached_object(cache, part["md5"]).is_file() for part in read_json(held))
+    return all(cached_object(cache, part).is_file() for part in listed_files(held, Path()).values())
 
 
 def move(item: Path, target: Path, cache: Path) -> None:

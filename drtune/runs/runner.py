@@ -27,6 +27,8 @@ from drtune.training.settings import TrainSettings
 
 STAGES = ("download", "extract", "train", "evaluate")
 NUMBERS, LOCK = Path("numbers.lock"), Path("dvc.lock")
+SHOWN = 20
+"""Files that a line names."""
 
 
 class RunReport:
@@ -90,8 +92,7 @@ def work(name: str) -> None:
     stage = os.environ.get("DVC_STAGE", name).rpartition(":")[2]
     root, identity, record = store_root(), current_stage_key(Path.cwd(), stage), collect(Path.cwd())
     warn_of_other_numbers(record)
-    if files := re.findall(r"^diff --git a/(.*) b/", record.patch, re.MULTILINE):
-        print(f"changed since {record.commit[:7]}, kept with the run: {', '.join(files[:20])}", flush=True)
+    tell_of_changes(record)
     checkpoints = checkpoints_of(root, identity.key if identity else f"by-hand-{name}")
     with stopping(), exclusive(checkpoints):
         if identity is None:
@@ -116,6 +117,18 @@ def work(name: str) -> None:
                 raise ShortageError(words) from fault
         clear(checkpoints)
     print(f"{stage}: {run.link}", flush=True)
+
+
+def tell_of_changes(record: RunRecord) -> None:
+    """Say which changed files the run keeps as a patch, for others to see, and which it leaves out."""
+    kept = re.findall(r"^diff --git a/(.*) b/", record.patch, re.MULTILINE)
+    for files, what in (
+        (kept, "kept with the run"),
+        (record.left_out, "left out, no code or may hold a key"),
+    ):
+        if files:
+            more = f" and {len(files) - SHOWN} more" if len(files) > SHOWN else ""
+            print(f"changed since {record.commit[:7]}, {what}: {', '.join(files[:SHOWN])}{more}", flush=True)
 
 
 def about(name: str, params: Params) -> str:

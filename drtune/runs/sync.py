@@ -48,7 +48,8 @@ class Synced:
 
 def journals_in(root: Path) -> list[Path]:
     """All journals of a store root, oldest first."""
-    return sorted(journal_folder(root).glob("*.jsonl"), key=lambda path: path.stem.split("-")[1:])
+    found = [path for path in journal_folder(root).glob("*.jsonl") if not path.is_symlink()]
+    return sorted(found, key=lambda path: path.stem.split("-")[1:])
 
 
 def sync(root: Path, project: str, lock: Path) -> Synced:

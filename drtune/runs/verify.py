@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from drtune.base.errors import TrackingError
-from drtune.base.files import read_json
 from drtune.base.yaml import read_yaml
+from drtune.runs.outs import listed_files
 from drtune.runs.record import device_name
 from drtune.runs.restore import Restored, dvc
 from drtune.runs.run_store import RunStore, StoredRun
@@ -124,7 +124,7 @@ def folder_of_dvc(folder: Path) -> Path:
 def listing(cache: Path, path: str, md5: str) -> Listing:
     """File -> md5 of an out; a folder whose listing no cache holds is one entry."""
     if md5.endswith(".dir") and (held := cached_object(cache, md5)).is_file():
-        return {f"{path}/{entry['relpath']}": entry["md5"] for entry in read_json(held)}
+        return {file.as_posix(): part for file, part in listed_files(held, Path(path)).items()}
     return {path: md5} if md5 else {}
 
 

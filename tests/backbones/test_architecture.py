@@ -1,13 +1,15 @@
 """Arguments of a model describe an architecture, from whichever door they come."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 
-from drtune.backbones.architecture import check_arguments
+from drtune.backbones.architecture import check_arguments, create_encoder
 from drtune.backbones.model_file import load_model, save_model
 from drtune.backbones.settings import BackboneSettings
 from drtune.backbones.zoo import build_backbone
@@ -82,3 +84,40 @@ def test_arguments_of_architectures_pass():
 def test_values_are_numbers_and_plain_words(value):
     with pytest.raises(ConfigError, match=r"here: stem_width is .*; allowed: a number up to 1e\+06"):
         check_arguments({"stem_width": value}, "here")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("resnet10t", {"channels": [4000] * 4}),
+        ("resnet10t", {"layers": [1_000_000, 1, 1, 1]}),
+        ("vit_tiny_patch16_224", {"depth": 1_000_000}),
+        ("vit_tiny_patch16_224", {"img_size": 1_000_000}),
+    ],
+)
+def test_a_network_that_is_too_large_is_not_made(name, arguments, tmp_path):
+    start = time.perf_counter()
+    with pytest.raises(ConfigError, match=f"here: {name} needs .* make the network smaller"):
+        create_encoder(name, arguments, "here", 50_000_000)
+    assert time.perf_counter() - start < 30
+
+
+def test_drawing_a_network_up_changes_no_number_of_it():
+    torch.manual_seed(0)
+    drawn = create_encoder("resnet10t", {}, "here")
+    torch.manual_seed(0)
+    plain = timm.create_model("resnet10t", num_classes=0)
+    for one, other in zip(drawn.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_the_arguments_of_a_folder_of_timm_are_those_of_an_architecture(tmp_path):
+    card = {
+        "architecture": "resnet10t",
+        "num_classes": 0,
+        "pretrained_cfg": {},
+        "model_args": {"device": "meta"},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(card))
+    with pytest.raises(ConfigError, match="its config.json: 'device' is no argument of an architecture"):
+        create_encoder(f"local-dir:{tmp_path}", {}, "here")

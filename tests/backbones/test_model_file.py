@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from drtune.backbones.export import export_encoder
 from drtune.backbones.model_file import load_model, save_model
 from drtune.backbones.settings import BackboneSettings
 from drtune.backbones.zoo import build_backbone
-from drtune.base.errors import WeightsError
+from drtune.base.errors import DRTuneError, WeightsError
 
 CATALOG = Path(__file__).resolve().parents[2] / "catalog"
 SMALL = BackboneSettings(
@@ -70,4 +71,52 @@ def test_missing_and_foreign_files_are_refused(tmp_path):
     card = tmp_path / "m" / "model.json"
     card.write_text(card.read_text().replace('"feature_dim": 16', '"feature_dim": 17'))
     with pytest.raises(WeightsError, match="does not fit"):
+        load_model(tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"input": {"crop_fraction": 1e-300}}, "input.crop_fraction  expected a number >= 0.1 and <= 1"),
+        (
+            {"input": {"interpolation": "x"}},
+            "input.interpolation  expected 'nearest'",
+        ),
+        ({"input": {"std": [0, 0, 0]}}, "input.std.0  expected a list of 3 numbers, got 0"),
+        ({"input": {"mean": [float("nan")] * 3}}, "input.mean.0  Input should be a finite number"),
+        ({"classes": [None]}, "classes.0  expected a list of texts"),
+        ({"feature_dim": 16.0}, "feature_dim  expected an integer"),
+        ({"timm_name": "resnet10t.x"}, "does not fit .*: Invalid pretrained tag"),
+        ({"timm_name": "hf-hub:me/it"}, "has no model 'hf-hub:me/it'"),
+        ({"timm_kwargs": {"depth": 3}}, "does not fit .*: .*unexpected keyword argument 'depth'"),
+        (
+            {"timm_kwargs": {"channels": [4000] * 4}},
+            "resnet10t needs .* make the network smaller",
+        ),
+    ],
+)
+def test_a_card_that_describes_no_model_is_told_in_words(change, words, tmp_path):
+    written(tmp_path / "m")
+    card = json.loads((tmp_path / "m/model.json").read_text())
+    for key, value in change.items():
+        card[key] = card[key] | value if key == "input" else value
+    (tmp_path / "m/model.json").write_text(json.dumps(card))
+    with pytest.raises(DRTuneError, match=words):
+        load_model(tmp_path / "m")
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "{", "[" * 100_000, '{"a": 1' + "1" * 5000 + "}"])
+def test_a_card_that_is_no_section_is_told_in_words(text, tmp_path):
+    written(tmp_path / "m")
+    (tmp_path / "m/model.json").write_text(text)
+    with pytest.raises(DRTuneError, match="all of it  expected a section|not valid JSON"):
+        load_model(tmp_path / "m")
+
+
+@pytest.mark.parametrize("cut", [0, 100, -100])
+def test_damaged_weights_are_told_in_words(cut, tmp_path):
+    written(tmp_path / "m")
+    path = tmp_path / "m/model.safetensors"
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(WeightsError, match="is not a readable safetensors file"):
         load_model(tmp_path / "m")

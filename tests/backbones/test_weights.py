@@ -152,3 +152,25 @@ def test_fingerprint_follows_values_not_files():
     with torch.no_grad():
         b.bias[1] += 1e-6
     assert fingerprint(a) != fingerprint(b)
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 0, 24), (1, 1, 24), (1, 12, 24), (3, 17, 24), (1, 17, 7), (1, 257**2 + 1, 24), (17, 24)]
+)
+def test_positions_of_no_square_grid_are_another_shape(shape):
+    target = timm.create_model(
+        "vit_tiny_patch16_224", num_classes=0, img_size=32, embed_dim=24, depth=1, num_heads=2
+    )
+    state = {**target.state_dict(), "pos_embed": torch.zeros(shape)}
+    with pytest.raises(WeightsError, match="of another shape: pos_embed"):
+        load_encoder(target, state, "head", "w.pth")
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.bool, torch.int64])
+def test_whole_numbers_are_no_weights(kind):
+    target = timm.create_model("resnet10t", num_classes=0, channels=(8, 8, 8, 8), stem_width=8)
+    state = {
+        name: value.to(kind) if name == "bn1.weight" else value for name, value in target.state_dict().items()
+    }
+    with pytest.raises(WeightsError, match=f"no floating-point numbers: bn1.weight {kind}"):
+        load_encoder(target, state, "fc", "w.pth")

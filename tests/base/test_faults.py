@@ -115,3 +115,8 @@ def test_describe_names_the_kind():
         "1 (integer)", "1.5 (number)", "'1' (text)", "True (true/false)", "nothing (null)", "[1] (list)",
         "{} (section)",
     ]  # fmt: skip
+
+
+def test_a_value_without_end_is_shown_in_part():
+    assert describe("x" * 10_000) == f"'{'x' * 399}… (text)"
+    assert describe(10**5000) == "a value without end (integer)"

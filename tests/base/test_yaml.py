@@ -60,3 +60,25 @@ def test_a_file_that_is_not_there_and_bytes_that_are_no_text(tmp_path):
     (tmp_path / "toy.yaml").write_bytes(b"\xff\xfe\x9a")
     with pytest.raises(ConfigError, match=r"toy\.yaml: not valid YAML"):
         read_settings(tmp_path / "toy.yaml", Toy)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: !!bool x", "a: !!int ''", "a: !!float ''", "a: 2001-99-99", "a: 0x" + "f" * 100_000,
+        "a: " + "9" * 4000, "a: " + "x" * 5000, "a: [" + "1," * 200_000 + "]",
+        "\n".join(f"k{i}: 1" for i in range(100_000)), "a: \x00", "a: ['\udcff']",
+    ],
+)  # fmt: skip
+def test_no_text_ends_in_a_trace_or_takes_minutes(text, tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text(text, encoding="utf-8", errors="surrogateescape")
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        read_yaml(path)
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        read_settings(path, Settings)
+
+
+def test_a_folder_is_no_file(tmp_path):
+    with pytest.raises(ConfigError, match="expected a file of at most 8,000,000"):
+        read_yaml(tmp_path)

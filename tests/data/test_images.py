@@ -134,3 +134,40 @@ def test_decompression_bomb_is_refused(monkeypatch):
     assert "32 x 24 pixels exceed 500" in examine(data).problem
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # more than twice: Pillow refuses
     assert "exceeds limit" in examine(data).problem
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_phone_of_108_megapixels_passes_and_a_jpeg_of_a_hundred_scans_does_not():
+    assert examine(encoded(Image.new("L", (12_032, 9_024)), "JPEG")).problem is None
+    many = encoded(Image.new("L", (64, 64)), "JPEG", progressive=True)
+    last = many.rindex(b"\xff\xda")
+    many = many[:-2] + many[last:-2] * 200 + b"\xff\xd9"
+    assert examine(many).problem == "a JPEG of more than 100 scans (a decompression bomb?); save it again"
+
+
+MODES = ["1", "L", "LA", "P", "PA", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I;16", "I"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_picture_in_bands_is_the_whole_one(monkeypatch, mode):
+    image = noise(33, 21)
+    if mode in ("I;16", "I"):
+        wide = np.random.default_rng(1).integers(0, 65536, (21, 33))
+        image = Image.fromarray(wide.astype(np.uint16 if mode == "I;16" else np.int32))
+    elif mode in ("P", "PA"):
+        image = image.quantize(7).convert(mode)
+    elif mode in ("LA", "RGBA"):
+        image.putalpha(noise(33, 21).convert("L"))
+        image = image.convert(mode)
+    else:
+        image = image.convert("RGB").convert(mode) if mode != "LAB" else as_lab(image)
+    whole = np.asarray(images.to_rgb(image.copy()))
+    monkeypatch.setattr(images, "BAND", 70)
+    np.testing.assert_array_equal(np.asarray(images.to_rgb(image)), whole)
+
+
+def as_lab(image):
+    from PIL import ImageCms
+
+    turn = ImageCms.buildTransform(*map(ImageCms.createProfile, ("sRGB", "LAB")), "RGB", "LAB")
+    return ImageCms.applyTransform(image, turn)

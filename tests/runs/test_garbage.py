@@ -145,3 +145,14 @@ def test_sizes(root):
     assert size_of(root / "a/b") == 5
     assert size_of(root / "none") == 0
     assert 5 < size_of(root / "a") < 1000, "a link is not followed"
+
+
+def test_a_link_among_the_checkpoints_is_left_and_named(tmp_path):
+    prey = tmp_path / "prey"
+    prey.mkdir()
+    (prey / "kept").write_text("kept")
+    (tmp_path / ".drtune/ckpt").mkdir(parents=True)
+    (tmp_path / ".drtune/ckpt/key").symlink_to(prey)
+    (found,) = collect_garbage(tmp_path, dry_run=False, unfinished=True)
+    assert (found.kept, found.why) == (True, "a link, which is not followed; remove it by hand")
+    assert [path.name for path in prey.iterdir()] == ["kept"]

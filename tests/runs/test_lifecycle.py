@@ -238,3 +238,18 @@ def test_a_script_that_dvc_did_not_start_has_no_parent_to_lose(monkeypatch):
     assert not lifecycle.parent_is_gone()
     monkeypatch.setenv("DVC_STAGE", "train")
     assert lifecycle.parent_is_gone()
+
+
+@pytest.mark.parametrize("link", ["ckpt", "ckpt/lock"])
+def test_a_link_is_not_locked(link, tmp_path):
+    prey = tmp_path / "prey"
+    if link == "ckpt":
+        prey.mkdir()
+    else:
+        (tmp_path / "ckpt").mkdir()
+        prey.write_text("kept")
+    (tmp_path / link).symlink_to(prey)
+    refused = pytest.raises(TrainingError, match="is a link, which is not followed; remove it and run again")
+    with refused, exclusive(tmp_path / "ckpt"):
+        pass
+    assert list(prey.iterdir()) == [] if prey.is_dir() else prey.read_text() == "kept"

@@ -73,22 +73,26 @@ def test_patch_turns_the_commit_into_the_code_that_ran(checkout, git, tmp_path):
 
 SECRETS = (
     ".dvc/config", ".dvc/config.local", ".env", ".env.team", "sub/.env", "key.pem", "id_rsa", "secrets.txt",
-    ".netrc", "notebook.ipynb", "credentials.json", "aws.ini", "token", "sub/.dvc/config",
+    ".netrc", "notebook.ipynb", "credentials.json", "aws.ini", "token", "sub/.dvc/config", "secrets.yaml",
+    ".streamlit/secrets.toml", "settings.toml", "compose.override.yaml", "deploy.sh", "conf/api_keys.yml",
+    "My_Credentials.py", ".github/workflows/own.yml",
 )  # fmt: skip
 
 
 def test_a_patch_holds_code_and_no_key(checkout, git):
     for name in SECRETS:
-        (checkout / name).parent.mkdir(exist_ok=True)
+        (checkout / name).parent.mkdir(exist_ok=True, parents=True)
         (checkout / name).write_text("x = 1\n")
     git(checkout, "add", "-f", "-A")
     git(checkout, "commit", "-q", "-m", "second")
     for name in SECRETS:
         (checkout / name).write_text("password = s3cret\n")
     (checkout / "code.py").write_text("two\n")
-    patch = record.collect(checkout).patch
-    assert "s3cret" not in patch
-    assert "+two" in patch
+    (checkout / "secret_new.py").write_text("password = s3cret\n")
+    found = record.collect(checkout)
+    assert "s3cret" not in found.patch
+    assert "+two" in found.patch
+    assert found.left_out == tuple(sorted([*SECRETS, "secret_new.py"]))
 
 
 def test_a_huge_difference_is_noted_only(checkout, monkeypatch):

@@ -4,9 +4,10 @@ import subprocess
 from dataclasses import replace
 
 import pytest
+from ruamel.yaml import YAML
 
-from drtune.base.errors import TrackingError
-from drtune.runs.restore import changed_packages, forget, holds, restore, stage_run_of
+from drtune.base.errors import TrackingError, UntrustedError
+from drtune.runs.restore import Restored, changed_packages, forget, holds, restore, stage_run_of
 from drtune.runs.run_store import RunStore
 
 
@@ -145,3 +146,79 @@ def test_changed_packages_are_named(tmp_path):
     assert now.endswith("(then 0.1)")
     assert gone == "no-such-thing absent (then 2)"
     assert changed_packages(tmp_path / "none") == ()
+
+
+LINK = """diff --git a/{name} b/{name}
+deleted file mode 100644
+diff --git a/{name} b/{name}
+new file mode 120000
+--- /dev/null
++++ b/{name}
+@@ -0,0 +1 @@
++{target}
+\\ No newline at end of file
+"""
+
+
+@pytest.fixture
+def held(toy):
+    """What the store holds of the run, put back afterwards."""
+    (run,) = toy.runs()
+    folder = next(toy.folder.glob(f"mlruns/**/{run.run_id}/artifacts/provenance"))
+    shutil.copytree(folder, aside := folder.with_name("aside"))
+    yield folder
+    shutil.rmtree(folder)
+    aside.rename(folder)
+
+
+def test_a_patch_that_makes_a_link_lets_nothing_be_written_through_it(toy, store, place, held, tmp_path):
+    prey = tmp_path / "prey"
+    prey.write_text("kept")
+    text = (toy.folder / "params.yaml").read_text()
+    removed = "".join(f"-{line}\n" for line in text.splitlines())
+    gone = LINK.replace(
+        "deleted file mode 100644\n",
+        "deleted file mode 100644\n--- a/{name}\n+++ /dev/null\n@@ -1 +0,0 @@\n{removed}",
+    )
+    (held / "code.patch").write_text(gone.format(name="params.yaml", target=prey, removed=removed))
+    with pytest.raises(UntrustedError, match="'params.yaml' leads out of .* by a link"):
+        restore(store, toy.runs()[0], place)
+    assert prey.read_text() == "kept"
+    assert not place.exists()
+
+
+def test_a_patch_changes_no_setting_of_dvc(toy, store, place, held):
+    name, line = ".dvc/config", "[core]\n+    remote = elsewhere"
+    old = (toy.folder / name).read_text()
+    assert old == ""
+    patch = (held / "code.patch").read_text()
+    (held / "code.patch").write_text(
+        f"{patch}diff --git a/{name} b/{name}\n--- a/{name}\n+++ b/{name}\n@@ -0,0 +1,2 @@\n+{line}\n"
+    )
+    restore(store, toy.runs()[0], place)
+    assert (place / name).read_text() == old
+
+
+@pytest.mark.parametrize("file", ["stage.lock.json", "dvc.lock"])
+def test_results_that_lie_outside_are_refused(toy, store, place, held, tmp_path, file):
+    (tmp_path / "prey").write_text("kept")
+    lock = YAML(typ="safe").load(held / file)
+    entry = lock["stages"]["fetch"] if file == "dvc.lock" else lock
+    entry["outs"][0]["path"] = str(tmp_path / "prey")
+    (held / file).write_text(json.dumps(lock))
+    with pytest.raises(UntrustedError, match="prey' is no path below"):
+        restore(store, toy.runs()[0], place)
+    assert (tmp_path / "prey").read_text() == "kept"
+
+
+@pytest.mark.parametrize("folder", ["../..", "/", "a/../../b"])
+def test_a_tag_that_names_a_folder_outside_is_refused(toy, store, place, folder):
+    (run,) = toy.runs()
+    with pytest.raises(UntrustedError, match="is no path below .*; refused"):
+        restore(store, replace(run, tags={**run.tags, "drtune.folder": folder}), place)
+    assert not place.exists()
+
+
+def test_the_command_to_type_is_quoted(tmp_path):
+    made = Restored(tmp_path / "a b", "make; rm -rf x", {}, (), ())
+    assert made.command == f"cd '{tmp_path}/a b' && dvc repro --force --single-item 'make; rm -rf x'"

@@ -10,7 +10,7 @@ import pytest
 from drtune.base.errors import BankError, ConfigError
 from drtune.runs import runner as module
 from drtune.runs.lifecycle import exclusive
-from drtune.runs.runner import checkpoints_of, downloads_of, run_stage
+from drtune.runs.runner import checkpoints_of, downloads_of, run_stage, tell_of_changes
 from drtune.runs.stage_key import StageIdentity, store_root
 
 KEY = StageIdentity("ab" * 32, {"data/dataset": "cd.dir", "pipeline/train.py": "ef"}, ("models",))
@@ -297,3 +297,13 @@ def test_a_temporary_experiment_shares_them_with_its_workspace(tmp_path, monkeyp
 def test_outside_dvc_they_lie_in_the_current_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert checkpoints_of(store_root(), "by-hand-train") == tmp_path / ".drtune/ckpt/by-hand-train"
+
+
+def test_what_a_run_keeps_and_leaves_out_is_said(capsys):
+    names = tuple(f"{i:02}.txt" for i in range(23))
+    patch = "diff --git a/code.py b/code.py\n--- a/code.py\n+diff --git a/x b/x\n"
+    tell_of_changes(SimpleNamespace(commit="0123456789", patch=patch, left_out=names))
+    kept, left = capsys.readouterr().out.splitlines()
+    assert kept == "changed since 0123456, kept with the run: code.py"
+    assert left.startswith("changed since 0123456, left out, no code or may hold a key: 00.txt, 01.txt")
+    assert left.endswith("19.txt and 3 more")

@@ -1,9 +1,10 @@
+import hashlib
 import json
 import shutil
 
 import pytest
 
-from drtune.base.errors import WeightsError
+from drtune.base.errors import DRTuneError, WeightsError
 from drtune.runs.outs import describe_out, folder_listing
 from drtune.serving.pointer import _load_pyfunc, model_from_cache
 
@@ -57,3 +58,42 @@ def test_a_cache_that_lacks_one_file_is_no_cache(project, model_folder):
         model_from_cache(md5, [root]),
     ):
         pass
+
+
+PART = {"md5": hashlib.md5(b"x").hexdigest()}
+
+
+@pytest.mark.parametrize(
+    "listing",
+    [
+        "{", "[" * 100_000, "null", "[1]", '{"a": 1}', "\xff",
+        *(
+            json.dumps([PART | {"relpath": name} for name in names])
+            for names in (["."], ["a", "a/b"], ["a/b", "a"], [None], [3], ["x" * 300], ["a/" * 2000])
+        ),
+        json.dumps([{"relpath": "a"}]), json.dumps([{"relpath": "a", "md5": "../../x"}]),
+    ],
+)  # fmt: skip
+def test_a_listing_that_is_none_is_told_in_words(tmp_path, listing):
+    held = tmp_path / ".dvc/cache/files/md5"
+    md5 = hashlib.md5(listing.encode("latin1")).hexdigest() + ".dir"
+    for name, content in ((md5, listing.encode("latin1")), (PART["md5"], b"x")):
+        (held / name[:2]).mkdir(parents=True, exist_ok=True)
+        (held / name[:2] / name[2:]).write_bytes(content)
+    with pytest.raises(DRTuneError), model_from_cache(md5, [tmp_path]):
+        pass
+
+
+def test_a_listing_that_is_not_its_md5_is_not_taken(project):
+    root, md5 = project
+    path = root / ".dvc/cache/files/md5" / md5[:2] / md5[2:]
+    path.write_text(path.read_text().replace("model.json", "other.json"))
+    with pytest.raises(WeightsError, match="not in"), model_from_cache(md5, [root]):
+        pass
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"md5": 1, "root": 1}', '{"md5": "x", "root": "/"}'])
+def test_a_pointer_that_is_none_is_told_in_words(tmp_path, text):
+    (tmp_path / "pointer.json").write_text(text)
+    with pytest.raises(DRTuneError, match="no pointer to a model|not valid JSON|no md5 of DVC's"):
+        _load_pyfunc(str(tmp_path / "pointer.json"))

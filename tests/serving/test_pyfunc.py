@@ -1,4 +1,5 @@
 import io
+import json
 
 import pandas
 import pytest
@@ -40,3 +41,14 @@ def test_a_row_that_is_no_image_is_named(model_folder, pictures):
         MlflowException, match="row 2, column image: not an image.*expected the bytes of one image"
     ):
         model.predict(pandas.DataFrame({"image": [*pictures[:2], b"text"]}))
+
+
+def test_the_server_answers_a_refused_picture_without_a_stack_trace(model_folder):
+    model = ImageClassifier(model_folder)
+    for content in (b"%!PS-Adobe-3.0 EPSF-3.0", b"", 10**12, "text", None):
+        with pytest.raises(MlflowException) as caught:
+            model.predict(pandas.DataFrame({"image": [content]}))
+        answer = json.loads(caught.value.serialize_as_json())
+        assert "stack_trace" not in answer
+        assert "drtune/" not in answer["message"]
+        assert caught.value.get_http_status_code() == 400

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from drtune.base.errors import DataError
-from drtune.sources.archives import Archive, obtain
+from drtune.base.errors import DataError, UntrustedError
+from drtune.sources.archives import Archive, obtain, place, unpack
 
 
 def tgz(path: Path, members: dict[str, bytes]) -> Path:
@@ -185,3 +185,40 @@ def test_a_sha256_is_checked(tmp_path, published):
     with pytest.raises(DataError, match=f"sha256 is {sha256(published / 'labels.mat')}, published is 0000"):
         obtain("pets", [record], tmp_path / "dl", None)
     assert list((tmp_path / "dl" / "pets").iterdir()) == []
+
+
+@pytest.mark.parametrize("field", ["into", "inner"])
+@pytest.mark.parametrize("name", ["../x", "/etc", "a/../../x"])
+def test_folders_and_inner_archives_of_a_record_stay_in_its_tree(field, name, tmp_path):
+    home = tmp_path / "downloads" / "set"
+    home.mkdir(parents=True)
+    with tarfile.open(home / "a.tar", "w") as archive:
+        archive.addfile(tarfile.TarInfo("file"))
+    digest = hashlib.md5((home / "a.tar").read_bytes()).hexdigest()
+    archive = Archive(url="https://host/a.tar", md5=digest, **{field: name})
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UntrustedError, match="is no path below .*; refused, nothing was written"):
+        obtain("set", [archive], tmp_path / "downloads", None)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_header_of_gigabytes_is_not_read(tmp_path):
+    member = tarfile.TarInfo("a")
+    member.type, member.size = tarfile.XHDTYPE, 2_000_000_000
+    (tmp_path / "a.tar").write_bytes(member.tobuf() + bytes(100_000))
+    with pytest.raises(UntrustedError, match="whose header holds a name of 2,000,000,000 bytes; refused"):
+        unpack(tmp_path / "a.tar", tmp_path)
+
+
+@pytest.mark.parametrize("change", [(10, b"\x63\x00"), (8, b"\x01\x00")])
+def test_a_zip_of_an_unknown_method_or_with_a_password_is_told(change, tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a", "x")
+    content, (offset, value) = bytearray(path.read_bytes()), change
+    for start, shift in ((content.index(b"PK\x01\x02"), 0), (0, -2)):
+        content[start + offset + shift : start + offset + shift + 2] = value
+    path.write_bytes(content)
+    archive = Archive(url="https://host/a.zip", md5="0" * 32)
+    with pytest.raises(DataError, match="a.zip cannot be unpacked .*; delete it and run again"):
+        place(archive, path, tmp_path / "in")

@@ -4,11 +4,13 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import scipy.io
 import torchvision.datasets as tv
 
+from drtune.base.errors import UntrustedError
 from drtune.data.packed import Split
-from drtune.sources.published import LAYOUTS
+from drtune.sources.published import LAYOUTS, files
 from drtune.sources.record import read_record
 
 TRAIN, VAL, TEST = Split.TRAIN, Split.VAL, Split.TEST
@@ -209,3 +211,11 @@ def test_class_names_are_those_of_torchvision():
     names = {wnid: kind[0] for wnid, kind in tv.Imagenette._WNID_TO_CLASS.items()}
     shown = dict(zip(sorted([*names, *WOOF]), RECORDS["imagenet20"].classes, strict=True))
     assert {wnid: shown[wnid] for wnid in names} == names
+
+
+@pytest.mark.parametrize("row", ["../secret.jpg", "/etc/secret.jpg", "a/../../secret.jpg"])
+def test_a_row_names_no_file_outside_the_tree(tmp_path, row):
+    with pytest.raises(UntrustedError, match="secret.jpg' is no path below"):
+        files(
+            tmp_path / "tree", [(tmp_path / "tree/images" / row, 0), (tmp_path / "tree/images/.." / row, 0)]
+        )
