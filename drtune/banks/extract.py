@@ -14,7 +14,7 @@ from drtune.banks.bank import BankHeader
 from drtune.banks.settings import ExtractSettings
 from drtune.banks.writer import write_bank
 from drtune.base.memory import keep_freed_memory
-from drtune.data.batch import Batch
+from drtune.data.batch import Batch, on_device
 from drtune.data.card import DatasetCard, data_sha256
 from drtune.data.loaders import eval_loader, view_loader
 from drtune.data.packed import PackedSplit
@@ -98,7 +98,7 @@ def extract_bank(
         with write_bank(path, header, labels, ids, dim) as writer:
             for view, loader in enumerate(loaders):
                 for batch in loader:
-                    features = encoder(batch.images.to(device, non_blocking=True))
+                    features = encoder(on_device(batch, device).images)
                     writer.write(view, batch.index.cpu(), features.cpu())
                     done += len(batch.index)
                     if progress is not None:
