@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from drtune.backbones.classifier import eval_mode
 from drtune.base.errors import DataError, TrainingError
 from drtune.base.memory import keep_freed_memory
-from drtune.data.batch import Batch
+from drtune.data.batch import Batch, on_device
 
 
 class Predictions(NamedTuple):
@@ -56,7 +56,7 @@ def predict(
     parts = []
     with eval_mode(model), torch.inference_mode():
         for done, batch in enumerate(loader, start=1):
-            features, logits = model(batch.images.to(device, non_blocking=True))
+            features, logits = model(on_device(batch, device).images)
             parts.append(
                 (features.float().cpu(), logits.float().cpu(), batch.labels.cpu(), batch.index.cpu())
             )

@@ -17,7 +17,7 @@ from drtune.base.device import pick_device
 from drtune.base.memory import keep_freed_memory
 from drtune.base.runtime import RuntimeSettings
 from drtune.base.settings import Params
-from drtune.data.batch import Batch
+from drtune.data.batch import Batch, on_device
 from drtune.data.card import DatasetCard, data_sha256, read_card
 from drtune.data.loaders import eval_loader, view_loader
 from drtune.data.packed import PackedSplit, Split, open_split
@@ -141,7 +141,7 @@ def extract_bank(
         with write_bank(path, header, labels, ids, dim) as writer:
             for view, loader in enumerate(loaders):
                 for batch in loader:
-                    features = encoder(batch.images.to(device, non_blocking=True))
+                    features = encoder(on_device(batch, device).images)
                     writer.write(view, batch.index.cpu(), features.cpu())
                     done += len(batch.index)
                     if progress is not None:

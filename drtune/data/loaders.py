@@ -8,6 +8,7 @@ interrupted training and a bank that replays old draws all see the same pixels.
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,16 +20,16 @@ from drtune.base.runtime import processors
 from drtune.base.seeding import derive, generator
 from drtune.data.batch import Batch
 from drtune.data.packed import PackedSplit
-from drtune.data.transforms import Transform
+from drtune.data.transforms import InputSpec, Transform
 
 Key = tuple[int, int]
 """(draw, row): the number of the augmentation, and the row of the split."""
 
 Item = tuple[Tensor, int, int, int]
-"""(image [3, H, W], label, row, view)"""
+"""(image [3, H, W] uint8, label, row, view)"""
 
 KEPT_BYTES = 512 * 1024**2
-"""Batches of a validation split up to this size stay in memory: 890 images of 224 px."""
+"""Batches of a validation split up to this size stay in memory: 3,560 images of 224 px."""
 
 
 @contextmanager
@@ -47,7 +48,7 @@ class Views(Dataset[Item]):
 
     Args:
         split: packed images.
-        transform: RGB image -> [3, H, W].
+        transform: of its images.
         seed: of the augmentations; None for a transform that draws nothing.
         replay: whether a draw is a view of the bank (and is reported as such).
     """
@@ -67,9 +68,9 @@ class Views(Dataset[Item]):
         view = draw if self.replay else 0
         label = int(self.split.labels[row])
         if self.seed is None:
-            return self.transform(image), label, row, view
+            return self.transform.pixels(image), label, row, view
         with seeded(derive(self.seed, "augment", draw, self.split.ids[row])):
-            return self.transform(image), label, row, view
+            return self.transform.pixels(image), label, row, view
 
 
 class EpochBatches(Sampler[list[Key]]):
@@ -154,7 +155,7 @@ def train_loader(
 
     Args:
         split: N packed images.
-        transform: RGB image -> [3, H, W].
+        transform: of their images.
         batch_size: B.
         drop_last: see `EpochBatches`.
         seed: of the order, and of the augmentations where nothing is replayed.
@@ -208,7 +209,7 @@ class KeptBatches:
         kept: list[Batch] = []
         size = 0
         for batch in undisturbing(self.loader):
-            size += sum(part.nbytes for part in batch)
+            size += sum(part.nbytes for part in batch[:4])
             if size > self.limit:
                 kept.clear()
             else:
@@ -241,14 +242,14 @@ def loader(views: Views, batches: Sampler[list[Key]], workers: int) -> DataLoade
         items,
         batch_sampler=batches,
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=partial(collate, spec=views.transform.spec),
         generator=torch.Generator().manual_seed(0),  # feeds worker base seeds, which nothing here reads
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
     )
 
 
-def collate(items: Sequence[Any]) -> Batch:
+def collate(items: Sequence[Any], spec: InputSpec) -> Batch:
     """Stack items into a batch."""
     images, labels, rows, views = zip(*items, strict=True)
-    return Batch(torch.stack(images), torch.tensor(labels), torch.tensor(rows), torch.tensor(views))
+    return Batch(torch.stack(images), torch.tensor(labels), torch.tensor(rows), torch.tensor(views), spec)

@@ -1,8 +1,13 @@
-"""From a Pillow image to the tensor a backbone expects: augmented for training, plain for evaluation."""
+"""From a Pillow image to the tensor a backbone expects: augmented for training, plain for evaluation.
+
+Batches travel as bytes and are normalised on their device: a quarter of the memory to collate, to hand over
+between processes and to copy, and none of the arithmetic where the images are decoded.
+"""
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -11,9 +16,6 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from drtune.data.settings import AugmentSettings
-
-Transform = Callable[[Image.Image], Tensor]
-"""RGB image -> [3, S, S] float32, normalised."""
 
 MODES = {
     "nearest": v2.InterpolationMode.NEAREST,
@@ -39,6 +41,48 @@ class InputSpec:
     std: tuple[float, float, float]
     interpolation: str
     crop_fraction: float
+
+
+@dataclass(frozen=True)
+class Transform:
+    """What happens to an RGB image before a backbone sees it.
+
+    Attributes:
+        steps: RGB image -> RGB image of S x S pixels, one after the other.
+        spec: what the backbone expects.
+    """
+
+    steps: v2.Compose
+    spec: InputSpec
+
+    def pixels(self, image: Image.Image) -> Tensor:
+        """[3, S, S] uint8, not yet normalised."""
+        return self.steps(image)  # type: ignore[no-any-return]
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """[3, S, S] float32, normalised."""
+        return normalise(self.pixels(image), self.spec)
+
+
+def transform_of(steps: Sequence[Any], spec: InputSpec) -> Transform:
+    """A transform of these steps between Pillow images."""
+    return Transform(v2.Compose([*steps, v2.ToImage(), v2.ToPureTensor()]), spec)
+
+
+def normalise(images: Tensor, spec: InputSpec) -> Tensor:
+    """Bytes [..., 3, S, S] as float32 in 0..1, less the mean, over the standard deviation.
+
+    It neither waits for the device nor changes the memory layout; the order of operations is torchvision's.
+    """
+    mean, std = moments_on(images.device, spec)
+    return images.float().mul_(1 / 255).sub_(mean).div_(std)
+
+
+@cache
+def moments_on(device: torch.device, spec: InputSpec) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation, [3, 1, 1] each, copied to a device once."""
+    mean, std = (torch.tensor(values).view(3, 1, 1).to(device) for values in (spec.mean, spec.std))
+    return mean, std
 
 
 def train_transform(spec: InputSpec, augment: AugmentSettings) -> Transform:
@@ -74,12 +118,12 @@ def train_transform(spec: InputSpec, augment: AugmentSettings) -> Transform:
     if augment.color_jitter > 0:
         strength = augment.color_jitter
         steps.append(v2.ColorJitter(brightness=strength, contrast=strength, saturation=strength))
-    return v2.Compose([*steps, *normalised(spec)])  # type: ignore[no-any-return]
+    return transform_of(steps, spec)
 
 
 def eval_transform(spec: InputSpec) -> Transform:
     """Resize the shorter side to size / crop_fraction, crop the centre, normalise; nothing is random."""
-    return v2.Compose([*central_crop(spec), *normalised(spec)])  # type: ignore[no-any-return]
+    return transform_of(central_crop(spec), spec)
 
 
 def central_crop(spec: InputSpec) -> list[Any]:
@@ -89,16 +133,6 @@ def central_crop(spec: InputSpec) -> list[Any]:
             round(spec.size / spec.crop_fraction), interpolation=MODES[spec.interpolation], antialias=True
         ),
         v2.CenterCrop(spec.size),
-    ]
-
-
-def normalised(spec: InputSpec) -> list[Any]:
-    """The last steps of both: to float in 0..1, then mean and standard deviation."""
-    return [
-        v2.ToImage(),
-        v2.ToDtype(torch.float32, scale=True),
-        v2.Normalize(list(spec.mean), list(spec.std)),
-        v2.ToPureTensor(),
     ]
 
 

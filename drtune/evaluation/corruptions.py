@@ -25,7 +25,6 @@ import scipy.fft
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader
-from torchvision.transforms import v2
 
 from drtune.base.errors import ConfigError, DataError
 from drtune.base.faults import unknown_value
@@ -34,7 +33,7 @@ from drtune.data.batch import Batch
 from drtune.data.images import open_image
 from drtune.data.loaders import view_loader
 from drtune.data.packed import PackedSplit
-from drtune.data.transforms import InputSpec, Transform, central_crop, normalised
+from drtune.data.transforms import InputSpec, Transform, central_crop, transform_of
 from drtune.evaluation.settings import Corruption, Severity
 
 Pixels = npt.NDArray[np.uint8]
@@ -184,7 +183,7 @@ def corrupted_transform(spec: InputSpec, corruption: Corruption, severity: Sever
     """
     check(corruption, severity)
     step = partial(corrupt_by_torch, corruption=corruption, severity=severity)
-    return v2.Compose([*central_crop(spec), step, *normalised(spec)])  # type: ignore[no-any-return]
+    return transform_of([*central_crop(spec), step], spec)
 
 
 def corrupt_by_torch(image: Image.Image, corruption: Corruption, severity: Severity) -> Image.Image:

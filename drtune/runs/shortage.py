@@ -10,7 +10,7 @@ from drtune.evaluation.settings import EvaluateSettings
 from drtune.training.settings import TrainSettings
 
 SIGNS = {
-    "shared memory (/dev/shm)": r"Bus error|shared memory|unable to write to file </torch_",
+    "shared memory (/dev/shm)": r"Bus error|out of shared memory|shared memory object|file </torch_",
     "memory": r"killed by signal: Killed|can't allocate memory|not enough memory|Cannot allocate memory",
     "GPU memory": r"out of memory|STATUS_ALLOC_FAILED",
 }
@@ -20,13 +20,16 @@ ADVICE = r" If reserved but| See documentation| Use PYTORCH| It is possible| Ple
 
 
 def shortage(fault: BaseException) -> tuple[str, str] | None:
-    """(what was lacking, PyTorch's figures) where an exception says so; else None."""
-    text = " ".join(str(fault).split())
-    if isinstance(fault, MemoryError):
-        return "memory", text or "no figures"
-    for kind, sign in SIGNS.items() if isinstance(fault, RuntimeError) else ():
-        if re.search(sign, text):
-            return kind, re.split(ADVICE, text)[0].rstrip(".")
+    """(what was lacking, PyTorch's figures) where an exception, or one behind it, says so; else None."""
+    seen: BaseException | None = fault
+    while seen is not None:
+        text = " ".join(str(seen).split())
+        if isinstance(seen, MemoryError):
+            return "memory", text or "no figures"
+        for kind, sign in SIGNS.items() if isinstance(seen, RuntimeError) else ():
+            if re.search(sign, text):
+                return kind, re.split(ADVICE, text)[0].rstrip(".")
+        seen = seen.__cause__ or seen.__context__
     return None
 
 

@@ -22,7 +22,7 @@ from drtune.backbones.classifier import Classifier, unwrapped
 from drtune.backbones.predictions import predict
 from drtune.banks.bank import FeatureBank
 from drtune.base.errors import TrainingError
-from drtune.data.batch import Batch
+from drtune.data.batch import Batch, on_device
 from drtune.data.loaders import KeptBatches, set_epoch
 from drtune.training.checkpoint import Progress, read_checkpoint, restore, save_checkpoint
 from drtune.training.contract import Method, Trained
@@ -261,12 +261,6 @@ class Trainer:
         if folder is not None and self.accelerator.is_main_process and (last or due):
             save_checkpoint(folder, self.progress, self.parts())
             self.last_saved = time.monotonic()
-
-
-def on_device(batch: Batch, device: torch.device) -> Batch:
-    """Images and labels on the device; what is looked up in the bank stays on the CPU."""
-    images, labels = (part.to(device, non_blocking=True) for part in (batch.images, batch.labels))
-    return batch._replace(images=images, labels=labels)
 
 
 def set_mode(model: Classifier, trains: Trained, batch_norm: str) -> None:

@@ -12,7 +12,7 @@ from drtune.banks.bank import BankHeader, open_bank
 from drtune.banks.extract import bank_identity, extract_bank, training_views
 from drtune.banks.settings import ExtractSettings
 from drtune.base.errors import BankError
-from drtune.data.batch import Batch
+from drtune.data.batch import Batch, on_device
 from drtune.data.card import data_sha256
 from drtune.data.settings import AugmentSettings
 from drtune.data.transforms import InputSpec
@@ -147,7 +147,7 @@ def views(count, augment=AUGMENT):
 def test_without_views_every_image_is_seen_once_as_it_is():
     (batches,) = views(0)
     assert torch.cat([batch.index for batch in batches]).tolist() == [0, 1, 2]
-    images = torch.cat([batch.images for batch in batches])
+    images = torch.cat([on_device(batch, CPU).images for batch in batches])
     expected = (torch.tensor([0.0, 80, 160]) / 255 - 0.5) / 0.5
     torch.testing.assert_close(images, expected.view(3, 1, 1, 1).expand_as(images))
 
@@ -155,4 +155,4 @@ def test_without_views_every_image_is_seen_once_as_it_is():
 def test_augmented_views_say_which_they_are_and_differ():
     seen = views(3, AUGMENT.model_copy(update={"color_jitter": 0.5}))
     assert [batch.view.tolist() for view in seen for batch in view] == [[0, 0], [0], [1, 1], [1], [2, 2], [2]]
-    assert len({float(view[0].images[1].mean()) for view in seen}) == 3
+    assert len({float(view[0].images[1].float().mean()) for view in seen}) == 3

@@ -13,7 +13,7 @@ def settings(**change):
     )
 
 
-@pytest.mark.parametrize(("cores", "workers"), [(1, 0), (2, 0), (3, 1), (10, 8), (64, 8)])
+@pytest.mark.parametrize(("cores", "workers"), [(1, 0), (2, 0), (3, 1), (10, 8), (64, 16)])
 def test_auto_leaves_two_processors_to_the_training(monkeypatch, cores, workers):
     monkeypatch.setattr(runtime, "processors", lambda: cores)
     assert settings().num_workers == workers

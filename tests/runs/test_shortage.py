@@ -1,5 +1,9 @@
+import os
+import signal
+
 import pytest
 import torch
+from torch.utils.data import DataLoader, Dataset
 
 from drtune.params import load
 from drtune.runs.shortage import out_of_memory, shortage
@@ -68,6 +72,28 @@ def test_each_kind_of_memory_has_its_own_remedy(params, fault, kind, remedy):
     assert remedy in words
     assert "Please try" not in words
     assert "PYTORCH_" not in words
+
+
+class Dying(Dataset):
+    """Its worker ends by a signal, as the kernel does it."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, row):
+        os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"), [(signal.SIGBUS, "shared memory (/dev/shm)"), (signal.SIGKILL, "memory")]
+)
+def test_a_worker_that_the_kernel_ends_is_recognised(number, kind):
+    with pytest.raises(RuntimeError) as caught:
+        next(iter(DataLoader(Dying(number), num_workers=1)))
+    assert shortage(caught.value)[0] == kind
 
 
 def test_a_real_allocation_that_is_too_large_is_recognised():

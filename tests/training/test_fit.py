@@ -12,6 +12,7 @@ from drtune.banks.extract import extract_train
 from drtune.base.errors import BankError, DataError, TrainingError
 from drtune.base.settings import Params
 from drtune.data import loaders
+from drtune.data.batch import on_device
 from drtune.data.loaders import set_epoch
 from drtune.data.packed import PackedSplit, Split, open_split
 from drtune.params import SETTINGS, load
@@ -318,7 +319,7 @@ def test_replayed_views_are_the_pixels_that_the_bank_has_seen(task, trainer_of):
         for batch in train:
             assert batch.view.tolist() == [epoch % 2] * len(batch.labels)
             with torch.no_grad():
-                features = encoder(batch.images)
+                features = encoder(on_device(batch, torch.device("cpu")).images)
             torch.testing.assert_close(bank.rows(batch.view, batch.index), features, rtol=2e-3, atol=2e-3)
             for view, row, feature in zip(batch.view.tolist(), batch.index.tolist(), features, strict=True):
                 seen.setdefault((view, row), []).append(feature)
