@@ -107,11 +107,9 @@ def studies_beside(client: Any, experiment: str) -> str:
 def refresh(client: Any, pipeline: str) -> None:
     """Make a pipeline run say what its stage runs say: status, headline metrics, links. Repeatable."""
     tags = client.get_run(pipeline).data.tags
-    runs = {}
-    for tag, run in tags.items():
-        if tag.startswith(RUN):
-            runs[tag.removeprefix(RUN)] = client.get_run(run)
-    runs = dict(sorted(runs.items(), key=lambda item: item[1].info.start_time))
+    found = {tag.removeprefix(RUN): run_of(client, run) for tag, run in tags.items() if tag.startswith(RUN)}
+    held = [(stage, run) for stage, run in found.items() if run]
+    runs = dict(sorted(held, key=lambda item: item[1].info.start_time))
     for run in runs.values():
         if not run.data.tags.get(PARENT):
             client.set_tag(run.info.run_id, PARENT, pipeline)
@@ -121,6 +119,18 @@ def refresh(client: Any, pipeline: str) -> None:
         client.set_tag(pipeline, NOTE, note)
     copy_headlines(client, pipeline, list(runs.values()))
     set_status(client, pipeline, [run.info for run in runs.values()])
+
+
+def run_of(client: Any, run: str) -> Any:
+    """A run by its id; None where the store has it no more."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_run(run)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
 
 
 def sweep(client: Any, root: Path, experiment: str) -> list[str]:

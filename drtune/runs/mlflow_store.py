@@ -89,7 +89,7 @@ def dead_runs(client: Any, experiment: str, journals: Path) -> dict[str, int]:
     running = client.search_runs([experiment], "attributes.status = 'RUNNING'", max_results=MOST_RUNS)
     for run in running:
         tags = run.data.tags
-        journal = journals / f"{tags.get('drtune.journal', 'none')}.jsonl"
+        journal = journals / f"{Path(tags.get('drtune.journal', 'none')).name}.jsonl"
         if journal.exists():
             if (lock := claim(journal)) is None:
                 continue
