@@ -66,6 +66,8 @@ NAMES = [
     "a\0b",
     "a\nb",
     "x" * 5000,
+    ".git/config",
+    "a/.GIT/hooks/x",
 ]
 
 
