@@ -40,4 +40,4 @@ def check(params: Annotated[Path, typer.Argument(help="settings file")] = Path("
     with runs.faults():
         if faults := missing_paths(load(params)):
             raise ConfigError(render(params.name, faults))
-    typer.echo(f"{params}: no faults")
+    runs.say(f"{params}: no faults")

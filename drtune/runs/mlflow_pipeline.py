@@ -15,7 +15,7 @@ from typing import Any
 from filelock import FileLock
 
 from drtune.runs.journal import journal_folder
-from drtune.runs.mlflow_store import end_dead_runs
+from drtune.runs.mlflow_store import end_dead_runs, run_of
 from drtune.runs.naming import legal_name, studies_name
 from drtune.runs.record import RunRecord
 from drtune.runs.stage_key import StageIdentity, stages_at
@@ -119,18 +119,6 @@ def refresh(client: Any, pipeline: str) -> None:
         client.set_tag(pipeline, NOTE, note)
     copy_headlines(client, pipeline, list(runs.values()))
     set_status(client, pipeline, [run.info for run in runs.values()])
-
-
-def run_of(client: Any, run: str) -> Any:
-    """A run by its id; None where the store has it no more."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return client.get_run(run)
-    except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            return None
-        raise
 
 
 def sweep(client: Any, root: Path, experiment: str) -> list[str]:

@@ -110,6 +110,18 @@ def end_dead_runs(client: Any, experiment: str, journals: Path) -> list[str]:
     return list(dead)
 
 
+def run_of(client: Any, run: str) -> Any:
+    """A run by its id; None where the store has it no more."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_run(run)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+
+
 def is_refusal(error: Exception) -> bool:
     """Whether the store understood and said no (400), which no later try changes."""
     from mlflow.exceptions import MlflowException

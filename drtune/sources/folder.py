@@ -5,8 +5,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from drtune.base.errors import DataError
+from drtune.base.faults import plain_name
 from drtune.data.packed import Split
-from drtune.sources.samples import Listing, Sample, Source, file_sample, printable
+from drtune.sources.samples import Listing, Sample, Source, file_sample
 
 OOD = "ood"
 KNOWN = [*Split, OOD]
@@ -135,8 +136,11 @@ def check_names(root: Path, classes: list[str]) -> None:
     if not classes:
         raise DataError(f"data.source '{root}': holds no class folders; {LAYOUTS}")
     for name in classes:
-        if printable(name) != name:
-            raise DataError(f"class folder {name!r} in {root}: its name is not valid UTF-8; rename it")
+        if not plain_name(name):
+            raise DataError(
+                f"class folder {name!r} in {root}: its name is not valid UTF-8 or holds control characters; "
+                "rename it"
+            )
 
 
 def check_wrapping(root: Path, classes: list[str]) -> None:
