@@ -1,6 +1,7 @@
 """What every source of images hands over: plain rows whose bytes are read when they are needed."""
 
 import io
+import stat
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -8,6 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from PIL import Image
+
+MOST_BYTES = 1_000_000_000
+"""Of one file. The packed form holds less than 2 GiB."""
 
 
 class Sample(NamedTuple):
@@ -60,9 +64,16 @@ def file_sample(path: Path, root: Path, label: int) -> Sample:
 
 
 def read_file(path: Path) -> bytes:
-    """Read a regular file; a pipe or a device would block for ever."""
-    if path.exists() and not path.is_file():
+    """Read a regular file; a pipe or a device, which would block for ever or never end, is not opened.
+
+    Raises:
+        OSError: it cannot be read, is no regular file, or is larger than any picture.
+    """
+    about = path.stat()
+    if not stat.S_ISREG(about.st_mode):
         raise OSError("not a regular file")
+    if about.st_size > MOST_BYTES:
+        raise OSError(f"{about.st_size / 1e9:,.1f} GB, and a picture may have {MOST_BYTES / 1e9:g}")
     return path.read_bytes()
 
 

@@ -4,11 +4,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from drtune.base.settings import Count, Settings, Whole
+from drtune.base.settings import Count, Whole
+from drtune.data.settings import Reading
 
 
-class DataSettings(Settings):
-    """`data`: which images, and how they are split."""
+class DataSettings(Reading):
+    """`data`: which images, how they are split, and what their pixels mean."""
 
     source: str
     shots: Count | None
@@ -17,3 +18,9 @@ class DataSettings(Settings):
     test_fraction: Annotated[float, Field(gt=0, lt=1)]
     seed: Whole
     on_bad_image: Literal["error", "skip"]
+    max_megapixels: Annotated[float, Field(gt=0, le=1000)]
+
+    @property
+    def reading(self) -> Reading:
+        """What the pixels mean, without the rest."""
+        return Reading(**{name: getattr(self, name) for name in Reading.model_fields})

@@ -8,10 +8,20 @@ from PIL import Image
 
 from drtune.base.errors import DataError
 from drtune.data.card import Skipped
+from drtune.data.settings import STANDARD
 from drtune.sources.checks import check_classes, check_images, listed
 from drtune.sources.samples import Sample, png_bytes
+from drtune.sources.settings import DataSettings
 
+SETTINGS = DataSettings(
+    source="", shots=None, fraction=1.0, val_fraction=0.2, test_fraction=0.2, seed=0, on_bad_image="error",
+    max_megapixels=256.0, **STANDARD.model_dump(),
+)  # fmt: skip
 GOOD = png_bytes(np.zeros((2, 2), np.uint8))
+
+
+def settings(**changes) -> DataSettings:
+    return SETTINGS.model_copy(update=changes)
 
 
 def rows(part: str, **classes: int) -> list[Sample]:
@@ -106,7 +116,7 @@ def test_all_bad_images_are_named():
     calls = []
     with pytest.raises(DataError) as caught:
         check_images(
-            "zoo", {"train": rows("t", ant=2) + bad_rows()}, "error", lambda *call: calls.append(call)
+            "zoo", {"train": rows("t", ant=2) + bad_rows()}, settings(), lambda *call: calls.append(call)
         )
     assert str(caught.value).splitlines() == [
         "zoo: 4 images that cannot be used",
@@ -124,10 +134,11 @@ def test_bad_images_are_left_out_on_request():
     Image.new("CMYK", (8, 8)).save(stream, format="JPEG")
     cmyk = Sample("bee/1.jpg", 1, stream.getvalue)
     parts = {"train": rows("t", ant=2) + bad_rows() + [cmyk], "test": rows("e", ant=1)}
-    checked = check_images("zoo", parts, "skip", None)
+    checked = check_images("zoo", parts, settings(on_bad_image="skip"), None)
     assert [row.id for row in checked.parts["train"]] == ["t/ant/0.png", "t/ant/1.png", "bee/1.jpg"]
     assert [row.id for row in checked.parts["test"]] == ["e/ant/0.png"]
-    assert checked.modes == {"CMYK": 1, "L": 3}
+    assert checked.counts("mode") == {"CMYK": 1, "L": 3}
+    assert checked.counts("profile") == {}
     assert [item.id for item in checked.skipped] == [row.id.replace("\udcff", "?") for row in bad_rows()]
     assert checked.skipped[0] == Skipped(id="cat/empty.jpg", reason="empty file (0 bytes)")
     assert checked.digests["t/ant/0.png"] == checked.digests["e/ant/0.png"] != checked.digests["bee/1.jpg"]

@@ -3,6 +3,7 @@
 import errno
 import io
 import json
+import pickle
 import subprocess
 import sys
 import tarfile
@@ -14,8 +15,9 @@ from PIL import Image
 
 from drtune.base.errors import DataError
 from drtune.base.files import sha256_of
-from drtune.data.card import read_card
+from drtune.data.card import data_sha256, read_card
 from drtune.data.packed import Split, open_split
+from drtune.data.settings import STANDARD
 from drtune.sources import ingest as module
 from drtune.sources.ingest import ingest
 from drtune.sources.settings import DataSettings
@@ -31,6 +33,8 @@ def settings(**changes) -> DataSettings:
         "fraction": 1.0,
         "seed": 0,
         "on_bad_image": "error",
+        "max_megapixels": 256.0,
+        **STANDARD.model_dump(),
     }
     return DataSettings(**{**values, "val_fraction": 0.2, "test_fraction": 0.2, **changes})
 
@@ -147,6 +151,46 @@ def test_leaks_are_counted(tmp_path):
     assert card.warnings == ("2 images of val or test also stand in train or val, byte for byte",)
 
 
+def test_what_pixels_mean_travels_with_the_set_and_into_the_identity_of_a_bank(zoo, tmp_path):
+    whole = run(zoo, tmp_path)
+    assert "reading" not in json.loads((tmp_path / "out/dataset.json").read_text()), "as shipped"
+    grey = run(zoo, tmp_path, colour="grey")
+    assert read_card(tmp_path / "out").reading == STANDARD.model_copy(update={"colour": "grey"})
+    assert whole.sha256 == grey.sha256
+    assert data_sha256(whole) != data_sha256(grey)
+    split = pickle.loads(pickle.dumps(open_split(tmp_path / "out", "train")))
+    pixels = np.asarray(split.image(0))
+    assert (pixels[..., 0] == pixels[..., 1]).all()
+    assert len(np.unique(pixels)) > 2
+
+
+def test_a_set_of_deep_grey_needs_its_range(tmp_path):
+    for name in ("ant", "bee"):
+        (tmp_path / "zoo" / name).mkdir(parents=True)
+        for number in range(3):
+            pixels = np.full((4, 4), 100.0 * number, np.float32)
+            Image.fromarray(pixels).save(tmp_path / "zoo" / name / f"{number}.tif")
+    with pytest.raises(DataError, match=r"ant/0\.tif: .*state theirs in data\.value_range: \[LOW, HIGH\]"):
+        run(tmp_path / "zoo", tmp_path)
+    card = run(tmp_path / "zoo", tmp_path, value_range=[0.0, 200.0])
+    assert card.modes == {"F": 6}
+    levels = {
+        int(np.asarray(open_split(tmp_path / "out", part).image(row))[0, 0, 0])
+        for part in Split
+        for row in range(card.counts[part])
+    }
+    assert levels == {0, 128, 255}
+
+
+def test_a_picture_of_two_classes_is_told(tmp_path):
+    root = fill(tmp_path / "zoo", {"benign": 10, "malignant": 10})
+    (root / "malignant/x.png").write_bytes((root / "benign/4.png").read_bytes())
+    card = run(root, tmp_path)
+    assert (card.conflicts.count, card.conflicts.examples) == (1, ("benign/4.png = malignant/x.png",))
+    assert "1 images stand in several classes, byte for byte: benign/4.png = malignant/x.png" in card.warnings
+    assert read_card(tmp_path / "out") == card
+
+
 def test_bad_images_stop_everything_or_are_recorded(zoo, tmp_path):
     (zoo / "ant" / "z.jpg").write_bytes(b"")
     with pytest.raises(DataError, match=r"(?s)zoo: 1 image that cannot be used.*ant/z\.jpg: empty file"):
@@ -249,9 +293,11 @@ def test_real_folder(tmp_path):
 LIGHT = """
 import sys
 from pathlib import Path
+from drtune.data.settings import STANDARD
 from drtune.sources.ingest import ingest
 from drtune.sources.settings import DataSettings
 values = dict(shots=1, fraction=1.0, val_fraction=0.2, test_fraction=0.2, seed=0, on_bad_image="error")
+values |= dict(max_megapixels=256.0, **STANDARD.model_dump())
 for number, source in enumerate(sys.argv[2:]):
     ingest(DataSettings(source=source, **values), Path(sys.argv[1]) / str(number), Path(sys.argv[1]))
 print([name for name in ("torch", "torchvision", "sklearn", "scipy", "timm") if name in sys.modules])

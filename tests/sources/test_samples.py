@@ -2,6 +2,7 @@
 
 import io
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,6 +33,20 @@ def test_pipe_is_not_read(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OSError, match="not a regular file"):
         read_file(tmp_path / "pipe")
+
+
+def test_a_device_is_not_opened(monkeypatch):
+    monkeypatch.setattr("builtins.open", lambda *_, **__: pytest.fail("opened"))
+    monkeypatch.setattr("io.open", lambda *_, **__: pytest.fail("opened"))
+    with pytest.raises(OSError, match="not a regular file"):
+        read_file(Path("/dev/zero"))
+
+
+def test_a_file_larger_than_any_picture_is_not_read(tmp_path):
+    with (tmp_path / "film.jpg").open("wb") as stream:
+        stream.truncate(5_000_000_000)  # sparse: it takes no room
+    with pytest.raises(OSError, match="5.0 GB, and a picture may have 1"):
+        read_file(tmp_path / "film.jpg")
 
 
 def test_printable():
