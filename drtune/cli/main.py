@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from drtune.cli import runs, study, upkeep
+from drtune.cli import data, runs, study, upkeep
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Fine-tune a pretrained vision model; see README.md."
@@ -18,6 +18,7 @@ def main() -> None:
 
 
 for command in (
+    data.data,
     runs.runs,
     runs.restore,
     runs.verify,

@@ -21,11 +21,13 @@ def warnings_of(checked: Checked, settings: DataSettings, leaks: Leaks, conflict
         warnings.append(f"{leaks.count} images of val or test also stand in train or val, byte for byte")
     if conflicts.count:
         examples = ", ".join(conflicts.examples) + ", ..." * (conflicts.count > EXAMPLES)
-        warnings.append(f"{conflicts.count} images stand in several classes, byte for byte: {examples}")
+        warnings.append(
+            f"images that stand in several classes, byte for byte: {conflicts.count} ({examples})"
+        )
     if checked.skipped:
         warnings.append(f"files that could not be used and were left out: {len(checked.skipped)}")
     if several := sum(found.frames for found in checked.seen.values()):
-        warnings.append(f"{several} files hold several frames or pages, of which the first is taken")
+        warnings.append(f"files of several frames or pages, of which the first is taken: {several}")
     return warnings + ([] if settings.value_range else dark_images(checked.seen.values()))
 
 
@@ -43,7 +45,7 @@ def dark_images(seen: Iterable[Examination]) -> list[str]:
             if kind == "colour":
                 remedy = "save them with 8 bits, from black to white"
             warnings.append(
-                f"{len(values)} {kind} images of 16 bits reach {top} of 65535, which leaves "
+                f"{kind} images of 16 bits: {len(values)}, none brighter than {top} of 65535, which leaves "
                 f"{top // 257 + 1} of 256 levels; {remedy}"
             )
     return warnings

@@ -1,6 +1,7 @@
 """Classes and images are judged before anything is written, and every fault is listed."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,15 +9,12 @@ from PIL import Image
 
 from drtune.base.errors import DataError
 from drtune.data.card import Skipped
-from drtune.data.settings import STANDARD
+from drtune.params import load
 from drtune.sources.checks import check_classes, check_images, listed
 from drtune.sources.samples import Sample, png_bytes
 from drtune.sources.settings import DataSettings
 
-SETTINGS = DataSettings(
-    source="", shots=None, fraction=1.0, val_fraction=0.2, test_fraction=0.2, seed=0, on_bad_image="error",
-    max_megapixels=256.0, **STANDARD.model_dump(),
-)  # fmt: skip
+SETTINGS = load(Path(__file__).resolve().parents[2] / "params.yaml")[DataSettings]
 GOOD = png_bytes(np.zeros((2, 2), np.uint8))
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,16 +10,14 @@ from PIL import Image
 
 from drtune.data.card import Leaks
 from drtune.data.images import Examination
-from drtune.data.settings import STANDARD
+from drtune.params import load
 from drtune.sources.checks import check_images
 from drtune.sources.findings import dark_images, find_conflicts, find_leaks, warnings_of
 from drtune.sources.samples import Sample
 from drtune.sources.settings import DataSettings
 
-SETTINGS = DataSettings(
-    source="", shots=None, fraction=1.0, val_fraction=0.2, test_fraction=0.2, seed=0, on_bad_image="error",
-    max_megapixels=256.0, **{**STANDARD.model_dump(), "frames": "first"},
-)  # fmt: skip
+SHIPPED = load(Path(__file__).resolve().parents[2] / "params.yaml")[DataSettings]
+SETTINGS = SHIPPED.model_copy(update={"frames": "first"})
 
 
 def sample(name: str, label: int, content: bytes = b"") -> Sample:
@@ -36,8 +35,8 @@ def test_a_picture_that_stands_in_two_classes_is_counted_once():
         check_images("zoo", {}, SETTINGS, None), SETTINGS, Leaks(count=0, examples=()), found
     )
     assert line == (
-        "7 images stand in several classes, byte for byte: a/0 = b/0, a/1 = b/1, a/2 = b/2, a/3 = b/3, "
-        "a/4 = b/4, ..."
+        "images that stand in several classes, byte for byte: 7 "
+        "(a/0 = b/0, a/1 = b/1, a/2 = b/2, a/3 = b/3, a/4 = b/4, ...)"
     )
 
 
@@ -61,10 +60,10 @@ def seen(mode: str, top: float) -> Examination:
     ("images", "words"),
     [
         ([seen("I;16", 4080), seen("I;16", 300), seen("L", 0)._replace(span=None)],
-         "2 grey images of 16 bits reach 4080 of 65535, which leaves 16 of 256 levels; "
+         "grey images of 16 bits: 2, none brighter than 4080 of 65535, which leaves 16 of 256 levels; "
          "state data.value_range: [0, 4095]"),
         ([seen("RGB", 257.0 * 15)],
-         "1 colour images of 16 bits reach 3855 of 65535, which leaves 16 of 256 levels; "
+         "colour images of 16 bits: 1, none brighter than 3855 of 65535, which leaves 16 of 256 levels; "
          "save them with 8 bits, from black to white"),
     ],
 )  # fmt: skip
@@ -83,7 +82,7 @@ def test_what_the_files_show_reaches_the_warnings():
     checked = check_images("zoo", {"train": rows}, SETTINGS, None)
     none = Leaks(count=0, examples=())
     lines = warnings_of(checked, SETTINGS, none, none)
-    assert lines[0] == "1 files hold several frames or pages, of which the first is taken"
-    assert lines[1].startswith("1 grey images of 16 bits reach 4000 of 65535")
+    assert lines[0] == "files of several frames or pages, of which the first is taken: 1"
+    assert lines[1].startswith("grey images of 16 bits: 1, none brighter than 4000 of 65535")
     ranged = SETTINGS.model_copy(update={"value_range": [0.0, 4095.0]})
     assert warnings_of(checked, ranged, none, none) == lines[:1]
