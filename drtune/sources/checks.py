@@ -12,7 +12,7 @@ from drtune.base.errors import DataError
 from drtune.data.card import Skipped
 from drtune.data.images import examine
 from drtune.data.packed import Split
-from drtune.sources.samples import Sample, printable
+from drtune.sources.samples import Sample, is_text, printable
 from drtune.sources.splits import counts_per_class
 
 Progress = Callable[[int, int], None]
@@ -140,7 +140,7 @@ def examine_all(samples: Sequence[Sample], progress: Progress | None) -> dict[st
 
 def find(sample: Sample) -> Finding:
     """Read and examine one sample."""
-    if printable(sample.id) != sample.id:
+    if not is_text(sample.id):
         return Finding("its name is not valid UTF-8; rename it", "", b"")
     try:
         encoded = sample.load()

@@ -17,11 +17,13 @@ class Sample(NamedTuple):
         id: unique within its source; stable between runs and machines.
         label: index into the classes of its source.
         load: returns the encoded image; for a file, the bytes as they lie on the disk.
+        group: what it may not be parted from, a patient say; empty where nothing is known.
     """
 
     id: str
     label: int
     load: Callable[[], bytes]
+    group: str = ""
 
 
 Parts = dict[str, list[Sample]]
@@ -43,6 +45,8 @@ class Source:
         origin: homepage, or what else tells where the images are from.
         licence: as the publisher states it, or `unknown`.
         split: how the parts were set apart by the source, in words.
+        grouped: what the groups of the samples are, in words; empty where they have none.
+        warnings: what a person should know.
     """
 
     name: str
@@ -52,6 +56,8 @@ class Source:
     origin: str
     licence: str
     split: str
+    grouped: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 def file_sample(path: Path, root: Path, label: int) -> Sample:
@@ -66,9 +72,19 @@ def read_file(path: Path) -> bytes:
     return path.read_bytes()
 
 
+def is_text(name: str) -> bool:
+    """Whether a name can be written as UTF-8: a file's may hold any bytes."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def printable(text: str) -> str:
-    """Replace what cannot be written as UTF-8: file names may hold any bytes."""
-    return text.encode("utf-8", "replace").decode()
+    """A name in one line of text: what cannot be written is `?`, a line break is `\\n`."""
+    text = text.encode("utf-8", "replace").decode()
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def array_samples(prefix: str, images: Any, labels: Iterable[int]) -> list[Sample]:
