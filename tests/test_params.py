@@ -68,7 +68,7 @@ def test_section_missing_or_of_another_kind(tmp_path):
 
     with pytest.raises(ConfigError) as caught:
         load(write(tmp_path, edit))
-    assert "section is missing; known keys: source, shots" in str(caught.value)
+    assert "section is missing; known keys: source, labels" in str(caught.value)
     assert "expected a section (key: value), got 3 (integer)" in str(caught.value)
 
 

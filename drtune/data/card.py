@@ -53,6 +53,7 @@ class DatasetCard(BaseModel):
         skipped: files left out with `data.on_bad_image: skip`.
         leaks: exact duplicates between splits.
         warnings: what a person should know before trusting a number made from this set.
+        groups: number of groups per split, where images have groups that stay together.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -70,6 +71,7 @@ class DatasetCard(BaseModel):
     skipped: tuple[Skipped, ...]
     leaks: Leaks
     warnings: tuple[str, ...]
+    groups: dict[str, int] = {}
 
     def require_classes(self, classes: Sequence[str]) -> None:
         """Make sure that a model was made for these classes, in this order.
@@ -86,7 +88,7 @@ class DatasetCard(BaseModel):
 
 def write_card(folder: Path, card: DatasetCard) -> None:
     """Write the card into the folder of its data set."""
-    write_json(folder / CARD_NAME, card.model_dump(mode="json"))
+    write_json(folder / CARD_NAME, card.model_dump(mode="json", exclude_defaults=True))
 
 
 def read_card(folder: Path) -> DatasetCard:

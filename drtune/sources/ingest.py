@@ -12,9 +12,12 @@ from drtune.data.packed import Row, Split, write_split
 from drtune.sources import splits
 from drtune.sources.archives import DISK_FULL, Fetching
 from drtune.sources.checks import SHOWN, Checked, Progress, check_classes, check_images
-from drtune.sources.samples import Sample, Source
+from drtune.sources.columns import Naming
+from drtune.sources.groups import cut_groups, grouped, groups_in, together
+from drtune.sources.samples import Sample, Source, printable
 from drtune.sources.settings import DataSettings
 from drtune.sources.sources import read_source
+from drtune.sources.walk import some
 
 EXAMPLES = 5
 
@@ -55,12 +58,11 @@ def ingest(
         DataError: anything wrong with the source, or a full disk.
     """
     try:
-        source = read_source(settings.source, downloads, fetching)
-        check_classes(source.title, source.classes, source.parts)
+        source = prepared(settings, downloads, fetching)
         checked = check_images(source.title, source.parts, settings.on_bad_image, progress)
         if checked.skipped:
             check_classes(source.title, source.classes, checked.parts, len(checked.skipped))
-        division = divide(checked.parts, settings, source)
+        division = divide(checked.parts, settings, source, checked.digests)
         with replacing(out) as fresh:
             return write(fresh, settings, source, checked, division)
     except OSError as fault:
@@ -72,10 +74,28 @@ def ingest(
         raise
 
 
-def divide(parts: Mapping[str, list[Sample]], settings: DataSettings, source: Source) -> Division:
+def prepared(settings: DataSettings, downloads: Path, fetching: Fetching | None = None) -> Source:
+    """List a source, and refuse what can be refused before an image is decoded: classes, groups, cuts.
+
+    Raises:
+        ConfigError: a record with faults.
+        DataError: saying what is wrong.
+    """
+    naming = Naming(settings.labels, settings.columns, settings.group)
+    source = read_source(settings.source, downloads, fetching, naming)
+    check_classes(source.title, source.classes, source.parts)
+    source = grouped(source, settings.group)
+    divide(source.parts, settings, source, {})
+    return source
+
+
+def divide(
+    parts: Mapping[str, list[Sample]], settings: DataSettings, source: Source, digests: Mapping[str, bytes]
+) -> Division:
     """Cut test and val from train where the source has none, then thin train by fraction and shots.
 
-    Fractions of what is cut refer to the train images before any cut, class by class.
+    Fractions of what is cut refer to the train images before any cut, class by class. Groups, and images of
+    equal bytes, stay together.
     """
     rows = {**parts}
     how = [source.split]
@@ -84,17 +104,20 @@ def divide(parts: Mapping[str, list[Sample]], settings: DataSettings, source: So
     cuts = [(split, share) for split, share in cuts if split not in parts]
     for later, (split, share) in enumerate(cuts, start=1):
         train = rows[Split.TRAIN]
-        first, second = splits.cut(
+        first, second = cut_groups(
             [row.label for row in train],
+            together(train, digests),
             share / left,
             settings.seed,
             purpose=split.value,
             classes=source.classes,
             keep=1 + len(cuts) - later,
+            unit="groups" if source.grouped else "different images",
         )
         rows[split], rows[Split.TRAIN] = [train[row] for row in second], [train[row] for row in first]
         left -= share
-        how.append(f"{split}: {share:.3g} of each class cut from train by seed {settings.seed}")
+        whole = f" by whole groups ({source.grouped})" if source.grouped else ""
+        how.append(f"{split}: {share:.3g} of each class cut from train{whole} by seed {settings.seed}")
     rows[Split.TRAIN], thinning, warnings = thin(rows[Split.TRAIN], settings, source.classes)
     ordered = {**{split.value: rows[split] for split in Split}, **rows}
     return Division(ordered, "; ".join(how + thinning), warnings)
@@ -138,7 +161,9 @@ def write(
         write_split(folder / f"{part}.arrow", encoded_rows(samples, checked.digests))
     labels = {part: [row.label for row in samples] for part, samples in division.parts.items()}
     leaks = find_leaks(division.parts, checked.digests)
-    warnings = list(division.warnings)
+    warnings = [*source.warnings, *division.warnings]
+    if both := in_two_classes(division.parts, checked.digests):
+        warnings.append(f"{len(both)} images stand in two classes, byte for byte: {some(both)}")
     if leaks.count:
         warnings.append(f"{leaks.count} images of val or test also stand in train or val, byte for byte")
     if checked.skipped:
@@ -162,6 +187,7 @@ def write(
         skipped=checked.skipped,
         leaks=leaks,
         warnings=tuple(warnings),
+        groups=groups_in(division.parts) if source.grouped else {},
     )
     write_card(folder, card)
     return card
@@ -191,3 +217,13 @@ def find_leaks(parts: Mapping[str, Sequence[Sample]], digests: Mapping[str, byte
         for row in parts[part]:
             seen.setdefault(digests[row.id], f"{row.id} ({part})")
     return Leaks(count=len(found), examples=tuple(found[:EXAMPLES]))
+
+
+def in_two_classes(parts: Mapping[str, Sequence[Sample]], digests: Mapping[str, bytes]) -> list[str]:
+    """Images that an earlier one of other label equals, each as `ID = ID`."""
+    seen: dict[bytes, Sample] = {}
+    rows = [row for part in parts.values() for row in part]
+    pairs = [(row, seen.setdefault(digests[row.id], row)) for row in rows]
+    return [
+        f"{printable(row.id)} = {printable(first.id)}" for row, first in pairs if row.label != first.label
+    ]

@@ -6,11 +6,18 @@ from pydantic import Field
 
 from drtune.base.settings import Count, Settings, Whole
 
+Role = Literal["image", "label", "split", "group", "weight"]
+"""What a column of a table of labels is."""
+Columns = dict[Role, str | None]
+
 
 class DataSettings(Settings):
     """`data`: which images, and how they are split."""
 
     source: str
+    labels: str | None
+    columns: Columns | None
+    group: str | None
     shots: Count | None
     fraction: Annotated[float, Field(gt=0, le=1)]
     val_fraction: Annotated[float, Field(gt=0, lt=1)]
