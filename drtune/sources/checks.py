@@ -109,7 +109,10 @@ def check_images(
     Raises:
         DataError: bad images, each with its reason, unless they are to be skipped.
     """
-    findings = examine_all([row for rows in parts.values() for row in rows], progress)
+    samples = [row for rows in parts.values() for row in rows]
+    if twice := [name for name, count in Counter(row.id for row in samples).items() if count > 1]:
+        raise DataError(f"{name}: two images are called {printable(twice[0])}; rename one")
+    findings = examine_all(samples, progress)
     bad = [Skipped(id=printable(key), reason=f.problem) for key, f in findings.items() if f.problem]
     if bad and on_bad_image == "error":
         what = "image that cannot be used" if len(bad) == 1 else "images that cannot be used"

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from drtune.base.errors import DataError
 from drtune.base.files import LONGEST_PART
 from drtune.data.packed import Split
-from drtune.sources.samples import is_text
+from drtune.sources.samples import CONTROL, is_text
 from drtune.sources.walk import folders_in, pictures_in, some
 
 OOD = "ood"
@@ -239,6 +239,6 @@ def name_problem(name: str) -> str:
     """Why a text cannot name a class; '' where it can."""
     if not is_text(name):
         return "its name is not valid UTF-8"
-    if any(unicodedata.category(letter) == "Cc" for letter in name):
+    if CONTROL.search(name):
         return "its name holds a line break or another control character"
     return "its name is longer than 255 letters" if len(name) > LONGEST_PART else ""

@@ -1,6 +1,7 @@
 """What every source of images hands over: plain rows whose bytes are read when they are needed."""
 
 import io
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -8,6 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from PIL import Image
+
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class Sample(NamedTuple):
@@ -61,8 +64,8 @@ class Source:
 
 
 def file_sample(path: Path, root: Path, label: int) -> Sample:
-    """A sample kept in a file; its id is the path below `root`."""
-    return Sample(path.relative_to(root).as_posix(), label, partial(read_file, path))
+    """A sample kept in a file; its id is the path below `root`, in one line: a bank lists ids by lines."""
+    return Sample(one_line(path.relative_to(root).as_posix()), label, partial(read_file, path))
 
 
 def read_file(path: Path) -> bytes:
@@ -81,10 +84,14 @@ def is_text(name: str) -> bool:
     return True
 
 
-def printable(text: str) -> str:
-    """A name in one line of text: what cannot be written is `?`, a line break is `\\n`."""
-    text = text.encode("utf-8", "replace").decode()
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+def printable(name: str) -> str:
+    """A name in one line of text; what cannot be written is `?`."""
+    return one_line(name.encode("utf-8", "replace").decode())
+
+
+def one_line(name: str) -> str:
+    """A name with its line breaks and other control characters as Python writes them: `\\n`."""
+    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), name)
 
 
 def array_samples(prefix: str, images: Any, labels: Iterable[int]) -> list[Sample]:

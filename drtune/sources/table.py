@@ -18,7 +18,7 @@ from drtune.sources.checks import listed
 from drtune.sources.columns import Naming, Selected, read_table, select
 from drtune.sources.folder import in_order, look_alikes
 from drtune.sources.layout import NAMES, OOD, in_words, name_problem, ood_named, part_named
-from drtune.sources.samples import Parts, Sample, Source, printable, read_file
+from drtune.sources.samples import Parts, Sample, Source, one_line, printable, read_file
 from drtune.sources.walk import files_below, is_picture, natural, some
 
 SAY_WHICH = "say which file a row means: data.columns: {image: 'train/{id}.jpg'}"
@@ -215,7 +215,7 @@ def parts_of(path: Path, root: Path, rows: list[Row], classes: list[str], files:
     parts: Parts = {}
     for row in rows:
         load = partial(read_file, root / row.image) if row.image in files else not_there
-        sample = Sample(row.image, labels[row.label], load, row.group)
+        sample = Sample(one_line(row.image), labels[row.label], load, row.group)
         part = ood_named(row.part[len(OOD) + 1 :]) if row.part.startswith(OOD) else row.part or Split.TRAIN
         parts.setdefault(part, []).append(sample)
     if Split.TRAIN not in parts:

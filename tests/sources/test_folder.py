@@ -155,7 +155,7 @@ def test_class_names_stay_what_they_are(tmp_path, name):
     source = folder_source(str(tmp_path))
     assert set(source.classes) == {name, "other"}
     assert source.warnings == ()
-    assert f"{name}/new\nline.jpg" in [row.id for row in source.parts[Split.TRAIN]]
+    assert f"{name}/new\\nline.jpg" in [row.id for row in source.parts[Split.TRAIN]]
 
 
 def test_one_name_in_two_forms_of_unicode_is_one_class(tmp_path):

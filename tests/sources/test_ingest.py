@@ -207,7 +207,7 @@ def test_odd_names_come_through(tmp_path):
     card = run(root, tmp_path)
     assert set(card.classes) == set(read_card(tmp_path / "out").classes) == set(names)
     ids = [key for split in Split for key in open_split(tmp_path / "out", split).ids]
-    assert "01/line\nbreak .png" in ids
+    assert "01/line\\nbreak .png" in ids
     assert card.warnings == ("classes that differ by case or spaces alone, each its own class: 'A' and 'a'",)
 
 
