@@ -38,7 +38,7 @@ def data(
         read = (row.id for rows in found.source.parts.values() for row in rows)
         left = left_out(root, read) if root.is_dir() else {}
         with replacing(out) as fresh:
-            fresh.write_text(data_page(settings, found, card, left), encoding="utf-8")
+            fresh.write_text(data_page(settings, found, card, left), encoding="utf-8", errors="replace")
     counts = ", ".join(f"{name} {count:,}" for name, count in card.counts.items())
     typer.echo(f"{card.title}: {len(card.classes)} classes; images: {counts}")
     for warning in card.warnings:

@@ -18,7 +18,7 @@ from drtune.data.packed import Split
 from drtune.evaluation.pictures.images import fitted
 from drtune.evaluation.pictures.style import BLUE, DPI, new_figure, styled
 from drtune.sources.ingest import Survey
-from drtune.sources.samples import Sample, printable
+from drtune.sources.samples import Sample, one_line, printable
 from drtune.sources.settings import DataSettings
 
 TILE, TILES, TILES_OF_A_CLASS = 96, 240, 8
@@ -53,7 +53,7 @@ def data_page(settings: DataSettings, found: Survey, card: DatasetCard, left: Ma
         parts.append(section("Not read", table(("folder", "files"), sorted(left.items()))))
     values = [(f"data.{key}", json.dumps(value)) for key, value in settings.model_dump().items()]
     parts.append(section("Settings", table((), values)))
-    return printable(document(card.title, parts))
+    return document(card.title, parts)
 
 
 def summary(settings: DataSettings, found: Survey, card: DatasetCard) -> str:
@@ -75,7 +75,7 @@ def notes(settings: DataSettings, card: DatasetCard) -> list[Html]:
 
 def splits_table(card: DatasetCard) -> Html:
     """Images, classes and, where there are any, groups of each split."""
-    groups: Mapping[str, int] = getattr(card, "groups", {})
+    groups = card.groups
     heads = [
         "split",
         "images",
@@ -187,8 +187,8 @@ def left_out(root: Path, read: Iterable[str]) -> dict[str, int]:
     useful = {parent for key in known for parent in Path(key).parents}
     found: Counter[str] = Counter()
     for folder, _, files in os.walk(root):
-        here = Path(folder).relative_to(root)
+        here = Path(printable(Path(folder).relative_to(root).as_posix()))
         outer = next((place for place in (*reversed(here.parents), here) if place not in useful), here)
-        if others := sum((here / name).as_posix() not in known for name in files):
-            found[f"{printable(outer.as_posix())}/"] += others
+        if others := sum((here / one_line(name)).as_posix() not in known for name in files):
+            found[f"{outer.as_posix()}/"] += others
     return dict(found)

@@ -57,11 +57,12 @@ class DatasetCard(BaseModel):
         skipped: files left out with `data.on_bad_image: skip`.
         leaks: exact duplicates between splits.
         warnings: what a person should know before trusting a number made from this set.
+        groups: number of groups per split, where images have groups that stay together.
         reading: what the pixels of its files mean.
         profiles: number of sound images per colour profile, by what it calls itself.
         conflicts: images whose bytes stand in another class too.
 
-    The last three are left out of the file where they hold their default.
+    The last four are left out of the file where they hold their default.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -79,6 +80,7 @@ class DatasetCard(BaseModel):
     skipped: tuple[Skipped, ...]
     leaks: Leaks
     warnings: tuple[str, ...]
+    groups: dict[str, int] = {}
     reading: Reading = STANDARD
     profiles: dict[str, int] = {}
     conflicts: Leaks = NONE

@@ -14,7 +14,7 @@ from drtune.data.card import Skipped
 from drtune.data.images import Examination, examine
 from drtune.data.packed import Split
 from drtune.data.settings import Reading
-from drtune.sources.samples import Sample, printable
+from drtune.sources.samples import Sample, is_text, printable
 from drtune.sources.settings import DataSettings
 from drtune.sources.splits import counts_per_class
 
@@ -116,7 +116,10 @@ def check_images(
     Raises:
         DataError: bad images, each with its reason, unless they are to be skipped.
     """
-    findings = examine_all([row for rows in parts.values() for row in rows], settings, progress)
+    samples = [row for rows in parts.values() for row in rows]
+    if twice := [name for name, count in Counter(row.id for row in samples).items() if count > 1]:
+        raise DataError(f"{name}: two images are called {printable(twice[0])}; rename one")
+    findings = examine_all(samples, settings, progress)
     bad = [Skipped(id=printable(key), reason=f.seen.problem) for key, f in findings.items() if f.seen.problem]
     if settings.on_bad_image == "error" and bad:
         what = "image that cannot be used" if len(bad) == 1 else "images that cannot be used"
@@ -150,7 +153,7 @@ def examine_all(
 
 def find(sample: Sample, reading: Reading, most_pixels: int) -> Finding:
     """Read and examine one sample."""
-    if printable(sample.id) != sample.id:
+    if not is_text(sample.id):
         return Finding(Examination("its name is not valid UTF-8; rename it", ""), b"")
     try:
         encoded = sample.load()

@@ -12,7 +12,9 @@ from drtune.data.packed import Row, Split, write_split
 from drtune.sources import splits
 from drtune.sources.archives import DISK_FULL, Fetching
 from drtune.sources.checks import SHOWN, Checked, Progress, check_classes, check_images
+from drtune.sources.columns import Naming
 from drtune.sources.findings import find_conflicts, find_leaks, warnings_of
+from drtune.sources.groups import cut_groups, grouped, groups_in, together
 from drtune.sources.samples import Sample, Source
 from drtune.sources.settings import DataSettings
 from drtune.sources.sources import read_source
@@ -91,18 +93,35 @@ def survey(
     Raises:
         DataError: anything wrong with the source.
     """
-    source = read_source(settings.source, downloads, fetching)
-    check_classes(source.title, source.classes, source.parts)
+    source = prepared(settings, downloads, fetching)
     checked = check_images(source.title, source.parts, settings, progress)
     if checked.skipped:
         check_classes(source.title, source.classes, checked.parts, len(checked.skipped))
-    return Survey(source, checked, divide(checked.parts, settings, source))
+    return Survey(source, checked, divide(checked.parts, settings, source, checked.digests))
 
 
-def divide(parts: Mapping[str, list[Sample]], settings: DataSettings, source: Source) -> Division:
+def prepared(settings: DataSettings, downloads: Path, fetching: Fetching | None = None) -> Source:
+    """List a source, and refuse what can be refused before an image is decoded: classes, groups, cuts.
+
+    Raises:
+        ConfigError: a record with faults.
+        DataError: saying what is wrong.
+    """
+    naming = Naming(settings.labels, settings.columns, settings.group)
+    source = read_source(settings.source, downloads, fetching, naming)
+    check_classes(source.title, source.classes, source.parts)
+    source = grouped(source, settings.group)
+    divide(source.parts, settings, source, {})
+    return source
+
+
+def divide(
+    parts: Mapping[str, list[Sample]], settings: DataSettings, source: Source, digests: Mapping[str, bytes]
+) -> Division:
     """Cut test and val from train where the source has none, then thin train by fraction and shots.
 
-    Fractions of what is cut refer to the train images before any cut, class by class.
+    Fractions of what is cut refer to the train images before any cut, class by class. Groups, and images of
+    equal bytes, stay together.
     """
     rows = {**parts}
     how = [source.split]
@@ -111,17 +130,20 @@ def divide(parts: Mapping[str, list[Sample]], settings: DataSettings, source: So
     cuts = [(split, share) for split, share in cuts if split not in parts]
     for later, (split, share) in enumerate(cuts, start=1):
         train = rows[Split.TRAIN]
-        first, second = splits.cut(
+        first, second = cut_groups(
             [row.label for row in train],
+            together(train, digests),
             share / left,
             settings.seed,
             purpose=split.value,
             classes=source.classes,
             keep=1 + len(cuts) - later,
+            unit="groups" if source.grouped else "different images",
         )
         rows[split], rows[Split.TRAIN] = [train[row] for row in second], [train[row] for row in first]
         left -= share
-        how.append(f"{split}: {share:.3g} of each class cut from train by seed {settings.seed}")
+        whole = f" by whole groups ({source.grouped})" if source.grouped else ""
+        how.append(f"{split}: {share:.3g} of each class cut from train{whole} by seed {settings.seed}")
     rows[Split.TRAIN], thinning, warnings = thin(rows[Split.TRAIN], settings, source.classes)
     ordered = {**{split.value: rows[split] for split in Split}, **rows}
     return Division(ordered, "; ".join(how + thinning), warnings)
@@ -189,7 +211,12 @@ def describe(settings: DataSettings, found: Survey, sha256: Mapping[str, str]) -
         modes=checked.counts("mode"),
         skipped=checked.skipped,
         leaks=leaks,
-        warnings=(*division.warnings, *warnings_of(checked, settings, leaks, conflicts)),
+        warnings=(
+            *source.warnings,
+            *division.warnings,
+            *warnings_of(checked, settings, leaks, conflicts),
+        ),
+        groups=groups_in(division.parts) if source.grouped else {},
         reading=settings.reading,
         profiles=checked.counts("profile"),
         conflicts=conflicts,

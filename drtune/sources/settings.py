@@ -7,11 +7,18 @@ from pydantic import Field
 from drtune.base.settings import Count, Whole
 from drtune.data.settings import Reading
 
+Role = Literal["image", "label", "split", "group", "weight"]
+"""What a column of a table of labels is."""
+Columns = dict[Role, str | None]
+
 
 class DataSettings(Reading):
     """`data`: which images, how they are split, and what their pixels mean."""
 
     source: str
+    labels: str | None
+    columns: Columns | None
+    group: str | None
     shots: Count | None
     fraction: Annotated[float, Field(gt=0, le=1)]
     val_fraction: Annotated[float, Field(gt=0, lt=1)]

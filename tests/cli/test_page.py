@@ -126,5 +126,7 @@ def test_folders_that_were_not_read_are_named_from_outside(tmp_path):
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
+    (tmp_path / "ant/two\nlines.png").touch()
     (tmp_path / "up").symlink_to(tmp_path)
-    assert left_out(tmp_path, ["ant/0.png", "ant/deep/1.png"]) == {"./": 1, ".git/": 1, "ant/@eaDir/": 2}
+    read = ["ant/0.png", "ant/deep/1.png", "ant/two\\nlines.png"]
+    assert left_out(tmp_path, read) == {"./": 1, ".git/": 1, "ant/@eaDir/": 2}

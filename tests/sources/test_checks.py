@@ -127,6 +127,11 @@ def test_all_bad_images_are_named():
     assert calls == [(done, 6) for done in range(1, 7)]
 
 
+def test_two_images_of_one_id_are_refused():
+    with pytest.raises(DataError, match="zoo: two images are called t/ant/0.png; rename one"):
+        check_images("zoo", {"train": rows("t", ant=2), "test": rows("t", ant=1)}, "error", None)
+
+
 def test_bad_images_are_left_out_on_request():
     stream = io.BytesIO()
     Image.new("CMYK", (8, 8)).save(stream, format="JPEG")

@@ -175,15 +175,68 @@ def test_a_set_of_deep_grey_needs_its_range(tmp_path):
     assert levels == {0, 128, 255}
 
 
-def test_a_picture_of_two_classes_is_told(tmp_path):
-    root = fill(tmp_path / "zoo", {"benign": 10, "malignant": 10})
-    (root / "malignant/x.png").write_bytes((root / "benign/4.png").read_bytes())
+def test_equal_images_stay_on_one_side_of_a_cut(tmp_path):
+    root = fill(tmp_path / "zoo", {"ant": 10, "bee": 10})
+    for path in list(root.rglob("*.png")):
+        path.with_name(f"{path.stem} (1).png").write_bytes(path.read_bytes())
     card = run(root, tmp_path)
-    assert (card.conflicts.count, card.conflicts.examples) == (1, ("benign/4.png = malignant/x.png",))
-    assert card.warnings[-1] == (
-        "images that stand in several classes, byte for byte: 1 (benign/4.png = malignant/x.png)"
+    assert card.counts == {"train": 24, "val": 8, "test": 8}
+    assert (card.leaks.count, card.warnings) == (0, ())
+    for path in list((root / "ant").iterdir())[4:]:
+        path.unlink()
+    for path in list((root / "ant").iterdir())[1:]:
+        path.write_bytes(picture(0))
+    with pytest.raises(
+        DataError, match=r"test needs at least 3 different images in every class; .*: ant \([12]\)"
+    ):
+        run(root, tmp_path)
+
+
+def test_images_in_two_classes_are_named(zoo, tmp_path):
+    for number in range(4):
+        (zoo / "bee" / f"x{number}.png").write_bytes((zoo / "ant" / f"{number}.png").read_bytes())
+    card = run(zoo, tmp_path)
+    assert card.leaks.count == 0
+    assert card.warnings == (
+        "images that stand in several classes, byte for byte: 4 (ant/0.png = bee/x0.png, "
+        "ant/1.png = bee/x1.png, ant/2.png = bee/x2.png, ant/3.png = bee/x3.png)",
     )
-    assert read_card(tmp_path / "out") == card
+    assert (card.conflicts.count, read_card(tmp_path / "out")) == (4, card)
+
+
+def test_groups_of_a_table_and_of_an_expression_are_kept_and_counted(tmp_path):
+    root = fill(tmp_path / "zoo", {"images": 60})
+    rows = [f"{number},{number % 2},p{number // 4}" for number in range(60)]
+    (root / "labels.csv").write_text("\n".join(["image,label,patient", *rows]))
+    card = run(root, tmp_path, group="patient")
+    assert card.groups == {"train": 9, "val": 3, "test": 3}
+    assert card.counts == {"train": 36, "val": 12, "test": 12}
+    assert card.split.startswith(
+        "labels.csv has no split; test: 0.2 of each class cut from train by whole groups "
+        "(column patient of labels.csv) by seed 0"
+    )
+    sides = [{int(Path(key).stem) // 4 for key in open_split(tmp_path / "out", s).ids} for s in Split]
+    assert sum(map(len, sides)) == len(set.union(*sides)) == 15
+    card = run(root, tmp_path, group=r"(\d)\.png$")
+    assert card.groups == {"train": 6, "val": 2, "test": 2}
+    assert r"(data.group (\d)\.png$)" in card.split
+
+
+def test_faults_of_groups_come_before_any_decoding(zoo, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "check_images", lambda *a: pytest.fail("decoded"))
+    with pytest.raises(DataError, match=r"cutting test needs at least 3 groups .*: ant \(2\), bee \(2\)"):
+        run(zoo, tmp_path, group=r"(\w+/1?)")
+
+
+def test_odd_names_come_through(tmp_path):
+    names = ["01", "NA", "null", "true", "1e3", "$x$", "a,b", "ä", "-1", "#", "A", "a"]
+    root = fill(tmp_path / "zoo", dict.fromkeys(names, 3))
+    (root / "01/0.png").rename(root / "01/line\nbreak .png")
+    card = run(root, tmp_path)
+    assert set(card.classes) == set(read_card(tmp_path / "out").classes) == set(names)
+    ids = [key for split in Split for key in open_split(tmp_path / "out", split).ids]
+    assert "01/line\\nbreak .png" in ids
+    assert card.warnings == ("classes that differ by case or spaces alone, each its own class: 'A' and 'a'",)
 
 
 def test_bad_images_stop_everything_or_are_recorded(zoo, tmp_path):

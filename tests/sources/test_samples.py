@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from drtune.sources.samples import array_samples, file_sample, png_bytes, printable, read_file
+from drtune.sources.samples import array_samples, file_sample, is_text, png_bytes, printable, read_file
 
 
 def test_file_sample_keeps_the_bytes(tmp_path):
@@ -52,3 +52,6 @@ def test_a_file_larger_than_any_picture_is_not_read(tmp_path):
 def test_printable():
     assert printable("é b") == "é b"
     assert printable("a\udcff") == "a?"
+    assert printable("a\nb\t") == "a\\nb\\t"
+    assert is_text("é\n")
+    assert not is_text("a\udcff")
