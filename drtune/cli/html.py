@@ -16,8 +16,10 @@ table { border-collapse: collapse }
 th, td { padding: .2em .9em .2em 0; text-align: left; vertical-align: top; overflow-wrap: anywhere }
 th { font-weight: 600; border-bottom: 1px solid #bbb }
 th.n, td.n { text-align: right; font-variant-numeric: tabular-nums; overflow-wrap: normal }
-td img { margin-right: 4px; vertical-align: top }
+figure img { margin-right: 4px; vertical-align: top }
 .scroll { max-height: 32em; overflow: auto }
+figure { display: inline-block; margin: 0 .6em .6em 0; vertical-align: top }
+figcaption { overflow-wrap: anywhere }
 .bar { background: #0072B2; height: .8em; min-width: 1px; margin-top: .35em }
 .note { border-left: 4px solid; padding: .4em .8em; margin: .4em 0; overflow-wrap: anywhere }
 .warning { border-color: #D55E00; background: #fdf3ec }
@@ -81,3 +83,9 @@ def picture(content: bytes, kind: str, words: str, width: int | None = None) -> 
     data, text = base64.b64encode(content).decode(), escape(words)
     wide = f' width="{width}"' if width else ""
     return Html(f'<img{wide} title="{text}" alt="{text}" src="data:image/{kind};base64,{data}">')
+
+
+def captioned(words: str, pictures: Sequence[Html]) -> Html:
+    """Pictures in a row under their caption; figures stand side by side where there is room."""
+    wide = 'style="max-width:9em"' if len(pictures) == 1 else ""
+    return Html(f"<figure {wide}><figcaption>{escape(words)}</figcaption>{''.join(pictures)}</figure>")

@@ -4,14 +4,14 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
 from matplotlib.figure import Figure
 from PIL import Image
 
-from drtune.cli.html import Html, bar, document, paragraph, picture, section, table
+from drtune.cli.html import Html, bar, captioned, document, paragraph, picture, section, table
 from drtune.data.card import DatasetCard
 from drtune.data.images import decode_rgb
 from drtune.data.packed import Split
@@ -20,6 +20,7 @@ from drtune.evaluation.pictures.style import BLUE, DPI, new_figure, styled
 from drtune.sources.ingest import Survey
 from drtune.sources.samples import Sample, one_line, printable
 from drtune.sources.settings import DataSettings
+from drtune.sources.walk import is_picture
 
 TILE, TILES, TILES_OF_A_CLASS = 96, 240, 8
 """Pixels of a picture of the contact sheet; pictures in all, and of one class, at most."""
@@ -40,17 +41,18 @@ def data_page(settings: DataSettings, found: Survey, card: DatasetCard, left: Ma
         section("Splits", splits_table(card), paragraph(f"{card.split}.")),
         section("Classes", classes_table(card)),
         section("Files", files_table(settings, found, card), sizes_picture(found)),
-        section("Training images as they are read", contact_sheet(settings, found)),
     ]
     if card.skipped:
         rows = [(item.id, item.reason) for item in card.skipped]
         parts.append(section("Files that cannot be used", table(("file", "reason"), rows)))
     for where, leaks in (("splits", card.leaks), ("classes", card.conflicts)):
         if leaks.count:
-            title = f"Equal images in several {where}: {leaks.count:,}, the first"
+            some = f", the first {len(leaks.examples)}" if leaks.count > len(leaks.examples) else ""
+            title = f"Equal images in several {where}: {leaks.count:,}{some}"
             parts.append(section(title, table((), [(line,) for line in leaks.examples])))
     if left:
         parts.append(section("Not read", table(("folder", "files"), sorted(left.items()))))
+    parts.append(section("Training images as they are read", contact_sheet(settings, found)))
     values = [(f"data.{key}", json.dumps(value)) for key, value in settings.model_dump().items()]
     parts.append(section("Settings", table((), values)))
     return document(card.title, parts)
@@ -113,15 +115,18 @@ def files_table(settings: DataSettings, found: Survey, card: DatasetCard) -> Htm
         rows.append(("values of deep pixels", f"{low:g} to {high:g}"))
     sizes = {printable(key): each.size for key, each in found.checked.seen.items()}
     widths, heights = zip(*sizes.values(), strict=True)
-    rows.append(("width", f"{min(widths):,} to {max(widths):,} px, half of them below {median(widths):,g}"))
-    rows.append(
-        ("height", f"{min(heights):,} to {max(heights):,} px, half of them below {median(heights):,g}")
-    )
+    rows += [("width", extent(widths)), ("height", extent(heights))]
     by_area = sorted(sizes, key=lambda name: sizes[name][0] * sizes[name][1])
     longest = max(sizes, key=lambda name: max(sizes[name]) / min(sizes[name]))
     for words, name in (("smallest", by_area[0]), ("largest", by_area[-1]), ("longest", longest)):
         rows.append((words, f"{name}: {sizes[name][0]:,} x {sizes[name][1]:,} px"))
     return table((), rows)
+
+
+def extent(lengths: Sequence[int]) -> str:
+    """The smallest, the largest and the middle one."""
+    low, high = min(lengths), max(lengths)
+    return f"{low:,} px" if low == high else f"{low:,} to {high:,} px, median {median(lengths):,g}"
 
 
 def counted(numbers: Mapping[str, int]) -> str:
@@ -158,12 +163,12 @@ def contact_sheet(settings: DataSettings, found: Survey) -> Html:
     for row in found.division.parts[Split.TRAIN]:
         by_class[row.label].append(row)
     each = min(TILES_OF_A_CLASS, TILES // len(classes))
-    rows = [
-        (name, Html("".join(tile(row, settings) for row in by_class[label][:each])))
+    shown = [
+        captioned(name, [tile(row, settings) for row in by_class[label][:each]])
         for label, name in enumerate(classes)
     ]
     hidden = len(found.source.classes) - len(classes)
-    return Html(table((), rows) + (paragraph(f"… and {hidden:,} more classes") if hidden else ""))
+    return Html("".join([*shown, paragraph(f"… and {hidden:,} more classes")] if hidden else shown))
 
 
 def tile(row: Sample, settings: DataSettings) -> Html:
@@ -177,7 +182,8 @@ def tile(row: Sample, settings: DataSettings) -> Html:
 def left_out(root: Path, read: Iterable[str]) -> dict[str, int]:
     """Number of files below a folder that were not read, by the outermost folder that holds nothing else.
 
-    So hidden folders, and those that NAS boxes and desktops keep, are named. Links are not entered.
+    So hidden folders, and those that NAS boxes and desktops keep, are named. Beside what was read only
+    pictures count. Links are not entered.
 
     Args:
         root: the folder.
@@ -188,7 +194,9 @@ def left_out(root: Path, read: Iterable[str]) -> dict[str, int]:
     found: Counter[str] = Counter()
     for folder, _, files in os.walk(root):
         here = Path(printable(Path(folder).relative_to(root).as_posix()))
-        outer = next((place for place in (*reversed(here.parents), here) if place not in useful), here)
-        if others := sum((here / one_line(name)).as_posix() not in known for name in files):
-            found[f"{outer.as_posix()}/"] += others
+        outer = next((place for place in (*reversed(here.parents), here) if place not in useful), None)
+        others = [name for name in files if (here / one_line(name)).as_posix() not in known]
+        others = others if outer else [name for name in others if is_picture(name)]
+        if others:
+            found[f"{(outer or here).as_posix()}/"] += len(others)
     return dict(found)
