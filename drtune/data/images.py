@@ -213,7 +213,9 @@ def excess_of(image: Image.Image, encoded: bytes, most_pixels: int) -> str | Non
 def too_large(pixels: int, most_pixels: int) -> str:
     """Say that a picture has too many pixels."""
     allowed = f"more than the {most_pixels / 1e6:g} allowed"
-    return f"{pixels / 1e6:,.1f} megapixels, {allowed}; raise data.max_megapixels, or shrink it"
+    return (
+        f"{pixels / 1e6:,.1f} megapixels, {allowed}; shrink it, or raise data.max_megapixels (of a data set)"
+    )
 
 
 def unreadable(image: Image.Image, encoded: bytes, reading: Reading, frames: bool) -> str | None:

@@ -194,12 +194,16 @@ def with_reading(**changes: object) -> Reading:
 
 
 def test_too_many_pixels_are_refused_in_one_wording():
-    data, allowed = encoded(noise()), "the 0.0005 allowed; raise data.max_megapixels, or shrink it"
+    data, allowed = (
+        encoded(noise()),
+        "the 0.0005 allowed; shrink it, or raise data.max_megapixels (of a data set)",
+    )
     assert examine(data, most_pixels=500).problem == f"0.0 megapixels, more than {allowed}"
     huge = bytearray(encoded(Image.new("1", (8, 8)), "PPM"))
     huge[:6] = b"P4\n40000 30000"  # Pillow refuses by itself above twice its own limit
     assert examine(bytes(huge)).problem == (
-        "1,200.0 megapixels, more than the 128 allowed; raise data.max_megapixels, or shrink it"
+        "1,200.0 megapixels, more than the 128 allowed; "
+        "shrink it, or raise data.max_megapixels (of a data set)"
     )
 
 
