@@ -101,6 +101,22 @@ def in_order(rows: list[Sample]) -> list[Sample]:
     return sorted(rows, key=lambda row: row.id)
 
 
+def check_files(root: Path) -> None:
+    """Refuse links that lead nowhere, at which DVC stops, and pipes, at which it waits for ever.
+
+    Raises:
+        DataError: naming them.
+    """
+    hidden: list[Path] = []
+    files = files_below(root, frozenset(root.resolve().parents), hidden)
+    if odd := [path for path in (*files, *hidden) if not path.is_file() and not path.is_dir()]:
+        names = some((printable(path.relative_to(root).as_posix()) for path in odd), 20)
+        raise DataError(
+            f"data.source '{root}': links that lead nowhere, pipes or devices, at which DVC stops or hangs: "
+            f"{names}; remove them"
+        )
+
+
 def passed_over(root: Path, beside: list[Path], passed: list[Path]) -> list[str]:
     """Say what was not read: images beside the class folders, names with a dot, links that lead back."""
     warnings = []

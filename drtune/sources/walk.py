@@ -11,8 +11,9 @@ from drtune.base.errors import DataError
 from drtune.data.images import known_formats
 
 JUNK = {
-    "__MACOSX", "Thumbs.db", "ehthumbs.db", "desktop.ini", "@eaDir", "@Recycle", "@__thumb", "#recycle", "#snapshot", "$RECYCLE.BIN",
-    "System Volume Information", "lost+found", ".DS_Store", ".git", ".dvc", ".ipynb_checkpoints",
+    "__MACOSX", "Thumbs.db", "ehthumbs.db", "desktop.ini", "@eaDir", "@Recycle", "@__thumb", "#recycle",
+    "#snapshot", "$RECYCLE.BIN", "System Volume Information", "lost+found", ".DS_Store", ".git", ".dvc",
+    ".ipynb_checkpoints",
 }  # fmt: skip
 """What operating systems, NAS boxes and tools leave behind in folders."""
 
