@@ -12,6 +12,7 @@ import re
 import warnings
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from typing import IO, NamedTuple
 
 import numpy as np
@@ -89,8 +90,9 @@ def open_image(stream: IO[bytes], most_pixels: int = MOST_PIXELS) -> Image.Image
 def known_formats() -> list[str]:
     """Those of `FORMATS` that this Pillow, with its plugins, can read."""
     Image.init()
-    with contextlib.suppress(ImportError):  # an extra; named here so that nothing requires it
-        import_module("pillow_heif").register_heif_opener()
+    for plugin in ("pillow_heif", "pi_heif"):  # an extra: named as text, so that nothing requires it
+        if "HEIF" not in Image.OPEN and find_spec(plugin):
+            import_module(plugin).register_heif_opener()
     return [name for name in FORMATS if name in Image.OPEN]
 
 

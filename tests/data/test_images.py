@@ -219,6 +219,12 @@ def test_phones_of_108_and_200_megapixels_pass_and_a_jpeg_of_a_hundred_scans_doe
     assert examine(many).problem == "a JPEG of more than 100 scans (a decompression bomb?); save it again"
 
 
+def test_formats_that_reach_beyond_their_bytes_are_not_read():
+    # EPS and WMF start a program; IPTC opens what it holds as any format; FITS has a scale that is passed over
+    assert not {"EPS", "WMF", "IPTC", "FITS", "MPEG", "GRIB"} & set(images.known_formats())
+    assert {"AVIF", "PSD", "WEBP", "JPEG2000"} <= set(images.known_formats())
+
+
 HANDMADE = {
     "SUN": struct.pack(">8I", 0x59A66A95, 2, 1, 24, 6, 1, 0, 0) + bytes([0, 0, 255, 255, 0, 0]),
     "XPM": b'/* XPM */\nstatic char *a[] = {\n"2 1 2 1",\n"a c #ff0000",\n"b c #0000ff",\n"ab"\n};\n',

@@ -239,6 +239,35 @@ def test_odd_names_come_through(tmp_path):
     assert card.warnings == ("classes that differ by case or spaces alone, each its own class: 'A' and 'a'",)
 
 
+def test_files_of_all_kinds_stand_in_one_set(tmp_path):
+    rows, columns = np.indices((3000, 4000))
+    photo = Image.fromarray(np.stack([rows // 12, columns // 16, 0 * rows + 90], -1).astype(np.uint8))
+    small = photo.resize((400, 300))
+    other = Image.new("RGB", small.size, "red")
+    for name in ("ant", "bee"):
+        place = tmp_path / "zoo" / name
+        place.mkdir(parents=True)
+        photo.save(place / f"{name}_12mp.jpg", quality=95)
+        small.convert("CMYK").save(place / "print.jpg", quality=95)
+        small.save(place / "new.avif", quality=95)
+        small.save(place / "moving.webp", save_all=True, append_images=[other], quality=95)
+        deep = np.asarray(small.convert("L")).astype(np.uint16) * 16 + len(name)
+        Image.fromarray(deep).save(place / "deep.tif")
+    for path in (tmp_path / "zoo/bee").iterdir():  # no two files alike
+        path.write_bytes(path.read_bytes() + b"\0")
+    card = run(tmp_path / "zoo", tmp_path, frames="first", value_range=[0.0, 4095.0])
+    assert card.modes == {"CMYK": 2, "I;16": 2, "RGB": 6}
+    assert card.warnings == ("files of several frames or pages, of which the first is taken: 2",)
+    splits = [open_split(tmp_path / "out", part) for part in Split]
+    found = {key: split.image(row) for split in splits for row, key in enumerate(split.ids)}
+    assert found["ant/ant_12mp.jpg"].size == (4000, 3000)
+    assert len(found) == 10
+    for key, image in found.items():
+        wanted = small.convert("L").convert("RGB") if "deep" in key else small
+        difference = np.abs(np.asarray(image.resize(small.size)).astype(int) - np.asarray(wanted))
+        assert difference.mean() < 4, key
+
+
 def test_bad_images_stop_everything_or_are_recorded(zoo, tmp_path):
     (zoo / "ant" / "z.jpg").write_bytes(b"")
     with pytest.raises(DataError, match=r"(?s)zoo: 1 image that cannot be used.*ant/z\.jpg: empty file"):
