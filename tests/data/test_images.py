@@ -220,7 +220,7 @@ def test_phones_of_108_and_200_megapixels_pass_and_a_jpeg_of_a_hundred_scans_doe
 
 
 def test_formats_that_reach_beyond_their_bytes_are_not_read():
-    # EPS and WMF start a program; IPTC opens what it holds as any format; FITS has a scale that is passed over
+    # EPS and WMF start a program; IPTC opens what it holds as any format; Pillow passes over FITS' scale
     assert not {"EPS", "WMF", "IPTC", "FITS", "MPEG", "GRIB"} & set(images.known_formats())
     assert {"AVIF", "PSD", "WEBP", "JPEG2000"} <= set(images.known_formats())
 
