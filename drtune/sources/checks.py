@@ -12,7 +12,7 @@ from drtune.base.errors import DataError
 from drtune.data.card import Skipped
 from drtune.data.images import examine
 from drtune.data.packed import Split
-from drtune.sources.samples import Sample, is_text, printable
+from drtune.sources.samples import Sample, is_text, not_there, printable
 from drtune.sources.splits import counts_per_class
 
 Progress = Callable[[int, int], None]
@@ -127,6 +127,16 @@ def check_images(
         modes=dict(sorted(Counter(finding.mode for finding in sound.values()).items())),
         skipped=tuple(bad),
     )
+
+
+def check_there(name: str, parts: Mapping[str, Sequence[Sample]]) -> None:
+    """Refuse images that a table names and that are not there, before the others are decoded.
+
+    Raises:
+        DataError: naming them.
+    """
+    absent = {part: [row for row in rows if row.load is not_there] for part, rows in parts.items()}
+    check_images(name, absent, "error", None)
 
 
 def examine_all(samples: Sequence[Sample], progress: Progress | None) -> dict[str, Finding]:

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple, get_args
 import pyarrow as pa
 
 from drtune.base.errors import DataError
+from drtune.base.faults import some
 from drtune.base.files import inside
 from drtune.sources.settings import Columns, Role
-from drtune.sources.walk import some
 
 USUAL = ("labels.csv", "labels.parquet")
 DELIMITERS = ",;\t|"
@@ -62,9 +62,10 @@ def table_in(root: Path, naming: Naming) -> Path | None:
         if not path.is_file():
             raise DataError(f"data.labels: {root} holds no table {naming.labels!r}; null takes labels.csv")
         return path
-    found = [root / name for name in USUAL if (root / name).is_file()]
+    found = [entry for entry in root.iterdir() if entry.name.casefold() in USUAL and entry.is_file()]
     if len(found) > 1:
-        raise DataError(f"{root}: holds labels.csv and labels.parquet; say which: data.labels: labels.csv")
+        names = " and ".join(sorted(entry.name for entry in found))
+        raise DataError(f"{root}: holds {names}; say which has the labels: data.labels: {found[0].name}")
     if not found and (naming.columns is not None):
         raise DataError(
             f"data.columns: {root} holds no labels.csv or labels.parquet; name one in data.labels"
@@ -188,9 +189,10 @@ def column(table: Table, naming: Naming, role: Role) -> str | None:
         return None
     if (found := known(table, str(name))) is None and (asked or role in NEEDED):
         where = f"data.columns.{role}: {table.path}" if asked else f"{table.path}"
+        first, second = [*table.columns, "…", "…"][:2]
         raise DataError(
-            f"{where}: has no column {name!r}; it has {some(table.columns, 12)}. Say which is which: "
-            "data.columns: {image: …, label: …}"
+            f"{where}: has no column {name!r} of plain values; it has {some(table.columns, 12)}. Say which "
+            f"is which: data.columns: {{image: {first}, label: {second}}}, say"
         )
     return found
 

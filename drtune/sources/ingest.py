@@ -6,18 +6,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 from drtune.base.errors import DataError
+from drtune.base.faults import some
 from drtune.base.files import replacing, sha256_of
 from drtune.data.card import DatasetCard, Leaks, write_card
 from drtune.data.packed import Row, Split, write_split
 from drtune.sources import splits
 from drtune.sources.archives import DISK_FULL, Fetching
-from drtune.sources.checks import SHOWN, Checked, Progress, check_classes, check_images
+from drtune.sources.checks import SHOWN, Checked, Progress, check_classes, check_images, check_there
 from drtune.sources.columns import Naming
 from drtune.sources.groups import cut_groups, grouped, groups_in, together
 from drtune.sources.samples import Sample, Source, printable
 from drtune.sources.settings import DataSettings
 from drtune.sources.sources import read_source
-from drtune.sources.walk import some
 
 EXAMPLES = 5
 
@@ -84,6 +84,8 @@ def prepared(settings: DataSettings, downloads: Path, fetching: Fetching | None 
     naming = Naming(settings.labels, settings.columns, settings.group)
     source = read_source(settings.source, downloads, fetching, naming)
     check_classes(source.title, source.classes, source.parts)
+    if settings.on_bad_image == "error":
+        check_there(source.title, source.parts)
     source = grouped(source, settings.group)
     divide(source.parts, settings, source, {})
     return source

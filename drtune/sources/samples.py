@@ -1,5 +1,6 @@
 """What every source of images hands over: plain rows whose bytes are read when they are needed."""
 
+import errno
 import io
 import re
 from collections.abc import Callable, Iterable
@@ -73,6 +74,11 @@ def read_file(path: Path) -> bytes:
     if path.exists() and not path.is_file():
         raise OSError("not a regular file")
     return path.read_bytes()
+
+
+def not_there() -> bytes:
+    """Stand for the bytes of a file that a table names and that is not there."""
+    raise FileNotFoundError(errno.ENOENT, "no such file below the folder")
 
 
 def is_text(name: str) -> bool:

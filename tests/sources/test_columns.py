@@ -94,16 +94,18 @@ def test_which_table(tmp_path):
         DataError, match=r"data\.columns: .* holds no labels\.csv or labels\.parquet; name one"
     ):
         table_in(tmp_path, Naming(columns={"image": "id"}))
-    (tmp_path / "labels.csv").touch()
+    (tmp_path / "Labels.CSV").touch()
     (tmp_path / "train.csv").touch()
-    assert table_in(tmp_path, Naming()) == tmp_path / "labels.csv"
+    assert table_in(tmp_path, Naming()) == tmp_path / "Labels.CSV"
     assert table_in(tmp_path, Naming("train.csv")) == tmp_path / "train.csv"
     with pytest.raises(DataError, match=r"data\.labels: .* holds no table 'x\.csv'; null takes labels\.csv"):
         table_in(tmp_path, Naming("x.csv"))
     with pytest.raises(UntrustedError, match="is no path below"):
         table_in(tmp_path, Naming("../x.csv"))
     (tmp_path / "labels.parquet").touch()
-    with pytest.raises(DataError, match=r"holds labels\.csv and labels\.parquet; say which: data\.labels"):
+    with pytest.raises(
+        DataError, match=r"holds Labels\.CSV and labels\.parquet; say which has the labels: data\.labels"
+    ):
         table_in(tmp_path, Naming())
 
 
@@ -125,7 +127,10 @@ def test_columns_are_found_by_role_by_name_and_by_pattern(tmp_path):
 @pytest.mark.parametrize(
     ("columns", "words"),
     [
-        (None, r"labels.csv: has no column 'image'; it has id, Breed, Split, patient, weight. Say which is"),
+        (
+            None,
+            r"labels.csv: has no column 'image' of plain values; it has id, Br.*image: id, label: Breed",
+        ),
         ({"image": "id", "label": "x"}, r"data\.columns\.label: .* has no column 'x'"),
         ({"image": "id", "label": None}, "has no column None"),
         ({"image": "id", "label": "Breed", "group": "x"}, r"data\.columns\.group: .* has no column 'x'"),
