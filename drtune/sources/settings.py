@@ -6,9 +6,15 @@ from pydantic import Field
 
 from drtune.base.settings import Count, Settings, Whole
 
-Role = Literal["image", "label", "split", "group", "weight"]
-"""What a column of a table of labels is."""
-Columns = dict[Role, str | None]
+
+class Columns(Settings):
+    """`data.columns`: what the columns of a table of labels are called; None leaves one alone."""
+
+    image: str
+    label: str
+    split: str | None
+    group: str | None
+    weight: str | None
 
 
 class DataSettings(Settings):
@@ -16,7 +22,7 @@ class DataSettings(Settings):
 
     source: str
     labels: str | None
-    columns: Columns | None
+    columns: Columns
     group: str | None
     shots: Count | None
     fraction: Annotated[float, Field(gt=0, le=1)]

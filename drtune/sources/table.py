@@ -21,7 +21,7 @@ from drtune.sources.layout import NAMES, OOD, in_words, name_problem, ood_named,
 from drtune.sources.samples import Parts, Sample, Source, not_there, one_line, printable, read_file
 from drtune.sources.walk import files_below, is_picture, natural
 
-SAY_WHICH = "say which file a row means: data.columns: {image: 'train/{id}.jpg'}"
+SAY_WHICH = "say which file a row means: data.columns.image: train/{id}.jpg"
 OOD_NAME = re.compile(r"ood/(?!\.)[^/\\\x00-\x1f]+", re.IGNORECASE)
 
 
@@ -67,7 +67,7 @@ def table_source(root: Path, path: Path, naming: Naming) -> Source:
         )
     given = "column split"
     if selected.split is None:
-        rows, given = parts_by_folder(path, rows) if "split" not in (naming.columns or {}) else (rows, "")
+        rows, given = parts_by_folder(path, rows) if naming.columns.split else (rows, "")
     left = natural(file for file in {*files} - {row.image for row in rows} if is_picture(file))
     if left:
         names = some(map(printable, left))
@@ -200,7 +200,7 @@ def parts_by_folder(path: Path, rows: list[Row]) -> tuple[list[Row], str]:
         names = some(sorted({row.image.split("/")[0] for row in rows}))
         raise DataError(
             f"{path}: has no column split, and its images lie in {names}: are these train, val and test? Add "
-            "the column, or cut anew with data.columns: {split: null}"
+            "the column, or cut anew with data.columns.split: null"
         )
     return [row._replace(part=str(part)) for row, part in zip(rows, meant, strict=True)], "top folders"
 

@@ -17,6 +17,7 @@ from drtune.base.files import sha256_of
 from drtune.data.card import read_card
 from drtune.data.packed import Split, open_split
 from drtune.sources import ingest as module
+from drtune.sources.columns import PLAIN
 from drtune.sources.ingest import ingest
 from drtune.sources.settings import DataSettings
 
@@ -28,7 +29,7 @@ def settings(**changes) -> DataSettings:
     values = {
         "source": "",
         "labels": None,
-        "columns": None,
+        "columns": PLAIN,
         "group": None,
         "shots": None,
         "fraction": 1.0,
@@ -313,10 +314,12 @@ def test_real_folder(tmp_path):
 LIGHT = """
 import sys
 from pathlib import Path
+from drtune.sources.columns import PLAIN
 from drtune.sources.ingest import ingest
 from drtune.sources.settings import DataSettings
-values = dict.fromkeys(["labels", "columns", "group"]) | dict(
-    shots=1, fraction=1.0, val_fraction=0.2, test_fraction=0.2, seed=0, on_bad_image="error"
+values = dict(
+    labels=None, columns=PLAIN, group=None, shots=1, fraction=1.0, val_fraction=0.2, test_fraction=0.2,
+    seed=0, on_bad_image="error",
 )
 for number, source in enumerate(sys.argv[2:]):
     ingest(DataSettings(source=source, **values), Path(sys.argv[1]) / str(number), Path(sys.argv[1]))
