@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 def check(params: Annotated[Path, typer.Argument(help="settings file")] = Path("params.yaml")) -> None:
     """Check settings, images, weights, device and study, all at once. Exit code 2 where there is a fault.
 
-    The folder of images is walked and the weights are fitted; nothing is fetched, and no image is decoded.
+    The folder of images is walked and the weights are fitted; nothing is fetched. Images that are empty or
+    have an odd ending are decoded, others are not.
     """
     from drtune.base.errors import ConfigError
     from drtune.base.faults import render
@@ -50,6 +51,7 @@ def look_at_images(params: "Params") -> int | None:
     """List the images as the first stage will; the number left to train on, None for archives."""
     from drtune.base.yaml import ENDINGS
     from drtune.data.packed import Split
+    from drtune.sources.checks import check_images
     from drtune.sources.folder import check_files
     from drtune.sources.ingest import divide, prepared
     from drtune.sources.record import read_record
@@ -62,9 +64,19 @@ def look_at_images(params: "Params") -> int | None:
     if record.is_dir():
         check_files(record)
     source = prepared(settings, Path())
+    if record.is_dir() and settings.on_bad_image == "error":
+        rows = [row for part in source.parts.values() for row in part if doubtful(record / row.id)]
+        check_images(source.title, {Split.TRAIN: rows}, settings, None)
     for warning in source.warnings:
         typer.echo(f"warning: {warning}")
     return len(divide(source.parts, settings, source, {}).parts[Split.TRAIN])
+
+
+def doubtful(path: Path) -> bool:
+    """Whether a file may be no image: it is empty, or has another ending."""
+    from drtune.sources.walk import is_picture
+
+    return not is_picture(path.name) or (path.is_file() and path.stat().st_size == 0)
 
 
 def look_at_weights(params: "Params") -> Any:

@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from drtune.base.errors import DataError
+from drtune.base.faults import some
 from drtune.base.files import write_json
 from drtune.data.settings import STANDARD, Reading
 
@@ -93,8 +94,8 @@ class DatasetCard(BaseModel):
         """
         if tuple(classes) != self.classes:
             raise DataError(
-                f"the model knows the classes {', '.join(classes)}, the data set {self.title!r} has "
-                f"{', '.join(self.classes)}; run `dvc repro train` to train on this data set"
+                f"the model knows the classes {some(classes, 20)}, the data set {self.title!r} has "
+                f"{some(self.classes, 20)}; run `dvc repro train` to train on this data set"
             )
 
 

@@ -14,7 +14,7 @@ from drtune.data.card import Skipped
 from drtune.data.images import Examination, examine
 from drtune.data.packed import Split
 from drtune.data.settings import Reading
-from drtune.sources.samples import Sample, is_text, printable
+from drtune.sources.samples import Sample, is_text, not_there, printable
 from drtune.sources.settings import DataSettings
 from drtune.sources.splits import counts_per_class
 
@@ -134,6 +134,16 @@ def check_images(
         seen={key: finding.seen for key, finding in sound.items()},
         skipped=tuple(bad),
     )
+
+
+def check_there(name: str, parts: Mapping[str, Sequence[Sample]], settings: DataSettings) -> None:
+    """Refuse images that a table names and that are not there, before the others are decoded.
+
+    Raises:
+        DataError: naming them.
+    """
+    absent = {part: [row for row in rows if row.load is not_there] for part, rows in parts.items()}
+    check_images(name, absent, settings, None)
 
 
 def examine_all(

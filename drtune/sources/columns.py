@@ -5,14 +5,14 @@ import csv
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from drtune.base.errors import DataError
+from drtune.base.faults import some
 from drtune.base.files import inside
-from drtune.sources.settings import Columns, Role
-from drtune.sources.walk import some
+from drtune.sources.settings import Columns
 
 USUAL = ("labels.csv", "labels.parquet")
 DELIMITERS = ",;\t|"
@@ -20,6 +20,8 @@ ENDINGS = (".csv", ".tsv", ".txt", ".parquet")
 LARGEST = 4 * 1024**3
 """Bytes of a table; a row of ImageNet-21k takes fewer than 100."""
 NEEDED = ("image", "label")
+PLAIN = Columns(**{role: role for role in Columns.model_fields})
+"""The names that are meant where nobody says otherwise; such a column may be missing, another may not."""
 
 
 class Naming(NamedTuple):
@@ -27,12 +29,12 @@ class Naming(NamedTuple):
 
     Attributes:
         labels: path of the table within the folder; None for labels.csv or labels.parquet, if there is one.
-        columns: role -> name of the column, or None to leave that column alone; others have the role's name.
+        columns: what its columns are called.
         group: a column, or a regular expression over file names.
     """
 
     labels: str | None = None
-    columns: Columns | None = None
+    columns: Columns = PLAIN
     group: str | None = None
 
 
@@ -62,10 +64,11 @@ def table_in(root: Path, naming: Naming) -> Path | None:
         if not path.is_file():
             raise DataError(f"data.labels: {root} holds no table {naming.labels!r}; null takes labels.csv")
         return path
-    found = [root / name for name in USUAL if (root / name).is_file()]
+    found = [entry for entry in root.iterdir() if entry.name.casefold() in USUAL and entry.is_file()]
     if len(found) > 1:
-        raise DataError(f"{root}: holds labels.csv and labels.parquet; say which: data.labels: labels.csv")
-    if not found and (naming.columns is not None):
+        names = " and ".join(sorted(entry.name for entry in found))
+        raise DataError(f"{root}: holds {names}; say which has the labels: data.labels: {found[0].name}")
+    if not found and naming.columns != PLAIN:
         raise DataError(
             f"data.columns: {root} holds no labels.csv or labels.parquet; name one in data.labels"
         )
@@ -160,37 +163,38 @@ def select(table: Table, naming: Naming) -> Selected:
     Raises:
         DataError: one that is needed, or that `data.columns` names, is not there; weights that are not 1.
     """
-    names = {role: column(table, naming, role) for role in get_args(Role)}
+    names = {role: column(table, naming, role) for role in Columns.model_fields}
     if naming.group is not None:  # a column, or a regular expression, which the table knows nothing of
         names["group"] = known(table, naming.group)
     values = {role: table.columns[name] if name else None for role, name in names.items()}
     if names["image"] is None:
-        values["image"] = from_pattern(table, (naming.columns or {}).get("image") or "")
+        values["image"] = from_pattern(table, naming.columns.image)
     if {*(values["weight"] or [])} - {"1", "1.0", ""}:
         raise DataError(
             f"{table.path}: column {names['weight']!r} gives images a weight, which no training here uses: "
-            "every image counts alike. Leave it out: data.columns: {weight: null}"
+            "every image counts alike. Leave it out: data.columns.weight: null"
         )
     return Selected(
         values["image"] or [], values["label"] or [], values["split"], values["group"], names["group"] or ""
     )
 
 
-def column(table: Table, naming: Naming, role: Role) -> str | None:
+def column(table: Table, naming: Naming, role: str) -> str | None:
     """The name of the column of a role; None where the table has none, or is not to use it.
 
     Raises:
-        DataError: it is needed, or `data.columns` names one that is not there.
+        DataError: it is needed, or named in `data.columns`, and not there.
     """
-    asked = role in (naming.columns or {})
-    name = (naming.columns or {}).get(role, role)
-    if (name is None and role not in NEEDED) or (role == "image" and "{" in str(name)):
+    name = getattr(naming.columns, role)
+    if name is None or (role == "image" and "{" in name):
         return None
-    if (found := known(table, str(name))) is None and (asked or role in NEEDED):
-        where = f"data.columns.{role}: {table.path}" if asked else f"{table.path}"
+    found = known(table, name)
+    if found is None and (name != role or role in NEEDED):
+        first, second = [*table.columns, "…", "…"][:2]
         raise DataError(
-            f"{where}: has no column {name!r}; it has {some(table.columns, 12)}. Say which is which: "
-            "data.columns: {image: …, label: …}"
+            f"data.columns.{role}: {table.path} has no column {name!r} of plain values; it has "
+            f"{some(table.columns, 12)}. Say which is which: data.columns.image: {first}, "
+            f"data.columns.label: {second}"
         )
     return found
 

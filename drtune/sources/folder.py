@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from drtune.base.errors import DataError
+from drtune.base.faults import some
 from drtune.data.packed import Split
 from drtune.sources.layout import LAYOUTS, Layout, layout_of
 from drtune.sources.samples import Listing, Parts, Sample, Source, file_sample, printable
-from drtune.sources.walk import at_and_above, files_below, natural, some
+from drtune.sources.walk import at_and_above, files_below, natural
 
 TABLES = (".csv", ".tsv", ".parquet")
 COPY = (".dvc", "tmp", "exps")
@@ -22,6 +23,8 @@ def existing_folder(path: str) -> Path:
     root = Path(path).expanduser()
     if not path or not root.is_dir():
         what = "is a file; unpack it and name the folder" if root.is_file() else "no such folder"
+        if root.is_file() and root.suffix.lower() in TABLES:
+            what = f"is a table; name its folder {root.parent}, and the table in data.labels"
         raise DataError(f"data.source {path!r}: {what}; {LAYOUTS}{copy_hint()}")
     return root
 
@@ -37,6 +40,16 @@ def copy_hint() -> str:
     return ""
 
 
+def table_hint(root: Path) -> str:
+    """Which files of a folder may be its table of labels."""
+    tables = sorted(entry.name for entry in root.iterdir() if entry.suffix.lower() in TABLES)
+    return (
+        f". If labels stand in a table there, say so: data.labels: {' or '.join(tables[:3])}"
+        if tables
+        else ""
+    )
+
+
 def folder_source(path: str) -> Source:
     """Read a user's folder of images; nothing is decoded here.
 
@@ -47,8 +60,12 @@ def folder_source(path: str) -> Source:
         DataError: no such folder, no class folders, or a layout that cannot be understood.
     """
     root = existing_folder(path)
-    layout, passed = layout_of(root), list[Path]()
-    classes, parts = listed(root, root, layout, passed)
+    passed: list[Path] = []
+    try:
+        layout = layout_of(root)
+        classes, parts = listed(root, root, layout, passed)
+    except DataError as fault:
+        raise DataError(f"{fault}{table_hint(root)}") from None
     return Source(
         name=root.resolve().name,
         title=root.resolve().name,
@@ -81,9 +98,7 @@ def listed(root: Path, base: Path, layout: Layout, passed: list[Path]) -> Listin
     """The classes and images of a layout; `passed` takes what is passed over below the class folders."""
     classes = natural({place.name for place in layout.places})
     if not classes:
-        tables = [entry.name for entry in root.iterdir() if entry.suffix.lower() in TABLES]
-        hint = f". It holds {some(sorted(tables))}: write data.labels: {sorted(tables)[0]}" if tables else ""
-        raise DataError(f"data.source '{root}': holds no class folders; {LAYOUTS}{hint}{copy_hint()}")
+        raise DataError(f"data.source '{root}': holds no class folders; {LAYOUTS}{copy_hint()}")
     labels = {name: label for label, name in enumerate(classes)}
     above = at_and_above(root)
     parts: Parts = {}

@@ -6,13 +6,13 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 
 from drtune.base.errors import DataError
+from drtune.base.faults import some
 from drtune.base.seeding import derive
 from drtune.data.packed import Split
 from drtune.sources import splits
 from drtune.sources.checks import listed
 from drtune.sources.samples import Parts, Sample, Source, printable
 from drtune.sources.splits import Indices, permutation
-from drtune.sources.walk import some
 
 LEAST = 1e-9
 """Gain that is worth a turn; without it rounding could turn a group to and fro."""

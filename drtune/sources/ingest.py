@@ -11,7 +11,7 @@ from drtune.data.card import DatasetCard, write_card
 from drtune.data.packed import Row, Split, write_split
 from drtune.sources import splits
 from drtune.sources.archives import DISK_FULL, Fetching
-from drtune.sources.checks import SHOWN, Checked, Progress, check_classes, check_images
+from drtune.sources.checks import SHOWN, Checked, Progress, check_classes, check_images, check_there
 from drtune.sources.columns import Naming
 from drtune.sources.findings import find_conflicts, find_leaks, warnings_of
 from drtune.sources.groups import cut_groups, grouped, groups_in, together
@@ -110,6 +110,7 @@ def prepared(settings: DataSettings, downloads: Path, fetching: Fetching | None 
     naming = Naming(settings.labels, settings.columns, settings.group)
     source = read_source(settings.source, downloads, fetching, naming)
     check_classes(source.title, source.classes, source.parts)
+    check_there(source.title, source.parts, settings)
     source = grouped(source, settings.group)
     divide(source.parts, settings, source, {})
     return source

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from drtune.base.errors import DataError
+from drtune.base.faults import some
 from drtune.base.files import LONGEST_PART
 from drtune.data.packed import Split
 from drtune.sources.samples import CONTROL, is_text
-from drtune.sources.walk import folders_in, pictures_in, some
+from drtune.sources.walk import folders_in, pictures_in
 
 OOD = "ood"
 NAMES = {

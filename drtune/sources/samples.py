@@ -1,5 +1,6 @@
 """What every source of images hands over: plain rows whose bytes are read when they are needed."""
 
+import errno
 import io
 import re
 import stat
@@ -83,6 +84,11 @@ def read_file(path: Path) -> bytes:
     if about.st_size > MOST_BYTES:
         raise OSError(f"{about.st_size / 1e9:,.1f} GB, and a picture may have {MOST_BYTES / 1e9:g}")
     return path.read_bytes()
+
+
+def not_there() -> bytes:
+    """Stand for the bytes of a file that a table names and that is not there."""
+    raise FileNotFoundError(errno.ENOENT, "no such file below the folder")
 
 
 def is_text(name: str) -> bool:

@@ -4,12 +4,18 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from drtune.base.settings import Count, Whole
+from drtune.base.settings import Count, Settings, Whole
 from drtune.data.settings import Reading
 
-Role = Literal["image", "label", "split", "group", "weight"]
-"""What a column of a table of labels is."""
-Columns = dict[Role, str | None]
+
+class Columns(Settings):
+    """`data.columns`: what the columns of a table of labels are called; None leaves one alone."""
+
+    image: str
+    label: str
+    split: str | None
+    group: str | None
+    weight: str | None
 
 
 class DataSettings(Reading):
@@ -17,7 +23,7 @@ class DataSettings(Reading):
 
     source: str
     labels: str | None
-    columns: Columns | None
+    columns: Columns
     group: str | None
     shots: Count | None
     fraction: Annotated[float, Field(gt=0, le=1)]

@@ -5,7 +5,7 @@ from pathlib import Path
 from drtune.base.errors import DataError, DRTuneError
 from drtune.base.yaml import ENDINGS
 from drtune.sources.archives import Fetching, obtain
-from drtune.sources.columns import Naming, table_in
+from drtune.sources.columns import PLAIN, Naming, table_in
 from drtune.sources.folder import existing_folder, folder_source
 from drtune.sources.published import LAYOUTS
 from drtune.sources.record import read_record
@@ -30,9 +30,9 @@ def read_source(
     """
     path, naming = Path(source).expanduser(), naming or Naming()
     if path.suffix in ENDINGS and not path.is_dir():
-        if naming.labels or naming.columns:
+        if naming.labels or naming.columns != PLAIN:
             raise DataError(
-                f"data.labels and data.columns: {path} is a record, which has its labels; write null for both"
+                f"data.labels and data.columns: {path} is a record, which has labels; leave both as shipped"
             )
         return published_source(path, downloads, fetching)
     root = existing_folder(source)

@@ -3,7 +3,6 @@
 The table only selects among the files that lie below the folder. It opens no path of its own.
 """
 
-import errno
 import re
 import unicodedata
 from collections import defaultdict
@@ -13,15 +12,16 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from drtune.base.errors import DataError
+from drtune.base.faults import some
 from drtune.data.packed import Split
 from drtune.sources.checks import listed
 from drtune.sources.columns import Naming, Selected, read_table, select
 from drtune.sources.folder import in_order, look_alikes
 from drtune.sources.layout import NAMES, OOD, in_words, name_problem, ood_named, part_named
-from drtune.sources.samples import Parts, Sample, Source, one_line, printable, read_file
-from drtune.sources.walk import files_below, is_picture, natural, some
+from drtune.sources.samples import Parts, Sample, Source, not_there, one_line, printable, read_file
+from drtune.sources.walk import files_below, is_picture, natural
 
-SAY_WHICH = "say which file a row means: data.columns: {image: 'train/{id}.jpg'}"
+SAY_WHICH = "say which file a row means: data.columns.image: train/{id}.jpg"
 OOD_NAME = re.compile(r"ood/(?!\.)[^/\\\x00-\x1f]+", re.IGNORECASE)
 
 
@@ -67,7 +67,7 @@ def table_source(root: Path, path: Path, naming: Naming) -> Source:
         )
     given = "column split"
     if selected.split is None:
-        rows, given = parts_by_folder(path, rows) if "split" not in (naming.columns or {}) else (rows, "")
+        rows, given = parts_by_folder(path, rows) if naming.columns.split else (rows, "")
     left = natural(file for file in {*files} - {row.image for row in rows} if is_picture(file))
     if left:
         names = some(map(printable, left))
@@ -200,7 +200,7 @@ def parts_by_folder(path: Path, rows: list[Row]) -> tuple[list[Row], str]:
         names = some(sorted({row.image.split("/")[0] for row in rows}))
         raise DataError(
             f"{path}: has no column split, and its images lie in {names}: are these train, val and test? Add "
-            "the column, or cut anew with data.columns: {split: null}"
+            "the column, or cut anew with data.columns.split: null"
         )
     return [row._replace(part=str(part)) for row, part in zip(rows, meant, strict=True)], "top folders"
 
@@ -222,8 +222,3 @@ def parts_of(path: Path, root: Path, rows: list[Row], classes: list[str], files:
         raise DataError(f"{path}: no image is of train, only of {some(parts)}; say so in the column split")
     order = [*Split, *sorted({*parts} - {*Split})]
     return {str(part): in_order(parts[part]) for part in order if part in parts}
-
-
-def not_there() -> bytes:
-    """Stand for the bytes of a file that does not lie below the folder."""
-    raise FileNotFoundError(errno.ENOENT, "no such file below the folder")

@@ -95,10 +95,3 @@ def natural_key(name: str) -> list[tuple[bool, int, str]]:
     """Cut a name into numbers and words; a number comes before a word."""
     runs = re.findall(r"\d+|\D+", name)
     return [(False, int(run), "") if run.isdecimal() else (True, 0, run) for run in runs]
-
-
-def some(names: Iterable[str], most: int = 3) -> str:
-    """The first few names, then how many more there are."""
-    every = list(names)
-    more = [f"… ({len(every) - most} more)"] if len(every) > most else []
-    return ", ".join(every[:most] + more)

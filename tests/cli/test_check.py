@@ -102,6 +102,25 @@ def test_links_that_lead_nowhere_and_pipes(checked, tmp_path):
     assert "at which DVC stops or hangs: red/lost.jpg, blue/.pipe; remove them" in output
 
 
+def test_files_that_are_no_images(checked, tmp_path):
+    (tmp_path / "images/red/notes.txt").write_text("hello")
+    (tmp_path / "images/red/empty.png").touch()
+    (tmp_path / "images/red/0.png").rename(tmp_path / "images/red/no_ending")
+    result = checked()
+    assert "images: 2 images that cannot be used" in result.output
+    assert "red/empty.png: empty file" in result.output
+    assert "red/notes.txt: not an image" in result.output
+    assert checked({"data.on_bad_image": "skip"}).exit_code == 0
+
+
+def test_files_of_a_table_that_are_not_there(checked, tmp_path):
+    rows = [f"{colour}/{number}.png,{colour}" for colour in ("red", "blue") for number in range(13)]
+    (tmp_path / "images/labels.csv").write_text("image,label\n" + "\n".join(rows))
+    output = checked().output
+    assert "images: 2 images that cannot be used" in output
+    assert "blue/12.png: cannot be read: no such file below the folder" in output
+
+
 def test_warnings_of_the_images_are_said(checked, tmp_path):
     (tmp_path / "images/0.png").write_bytes(b"")
     result = checked()

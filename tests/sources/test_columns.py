@@ -7,7 +7,11 @@ import pytest
 from pyarrow import parquet
 
 from drtune.base.errors import DataError, UntrustedError
-from drtune.sources.columns import Naming, read_table, select, table_in
+from drtune.sources.columns import PLAIN, Naming, read_table, select, table_in
+
+
+def named(**changes):
+    return PLAIN.model_copy(update=changes)
 
 
 def csv(tmp_path, content, name="labels.csv"):
@@ -93,17 +97,19 @@ def test_which_table(tmp_path):
     with pytest.raises(
         DataError, match=r"data\.columns: .* holds no labels\.csv or labels\.parquet; name one"
     ):
-        table_in(tmp_path, Naming(columns={"image": "id"}))
-    (tmp_path / "labels.csv").touch()
+        table_in(tmp_path, Naming(columns=named(image="id")))
+    (tmp_path / "Labels.CSV").touch()
     (tmp_path / "train.csv").touch()
-    assert table_in(tmp_path, Naming()) == tmp_path / "labels.csv"
+    assert table_in(tmp_path, Naming()) == tmp_path / "Labels.CSV"
     assert table_in(tmp_path, Naming("train.csv")) == tmp_path / "train.csv"
     with pytest.raises(DataError, match=r"data\.labels: .* holds no table 'x\.csv'; null takes labels\.csv"):
         table_in(tmp_path, Naming("x.csv"))
     with pytest.raises(UntrustedError, match="is no path below"):
         table_in(tmp_path, Naming("../x.csv"))
     (tmp_path / "labels.parquet").touch()
-    with pytest.raises(DataError, match=r"holds labels\.csv and labels\.parquet; say which: data\.labels"):
+    with pytest.raises(
+        DataError, match=r"holds Labels\.CSV and labels\.parquet; say which has the labels: data\.labels"
+    ):
         table_in(tmp_path, Naming())
 
 
@@ -112,12 +118,12 @@ TABLE = "id,Breed,Split,patient,weight\n1,cat,train,p1,1\n2,dog,test,p2,1.0\n"
 
 def test_columns_are_found_by_role_by_name_and_by_pattern(tmp_path):
     table = csv(tmp_path, TABLE)
-    naming = Naming(columns={"image": "train/{id}_{breed}.jpg", "label": "breed"}, group="patient")
+    naming = Naming(columns=named(image="train/{id}_{breed}.jpg", label="breed"), group="patient")
     selected = select(table, naming)
     assert selected.image == ["train/1_cat.jpg", "train/2_dog.jpg"]
     assert (selected.label, selected.split) == (["cat", "dog"], ["train", "test"])
     assert (selected.group, selected.grouped) == (["p1", "p2"], "patient")
-    without = Naming(columns={"image": "id", "label": "Breed", "split": None, "group": "patient"})
+    without = Naming(columns=named(image="id", label="Breed", split=None, group="patient"))
     assert select(table, without)[2:] == (None, ["p1", "p2"], "patient")
     assert select(table, without._replace(group=r"(\d)"))[3:] == (None, "")
 
@@ -125,9 +131,11 @@ def test_columns_are_found_by_role_by_name_and_by_pattern(tmp_path):
 @pytest.mark.parametrize(
     ("columns", "words"),
     [
-        (None, r"labels.csv: has no column 'image'; it has id, Breed, Split, patient, weight. Say which is"),
+        (
+            {},
+            r"labels.csv has no column 'image' of plain values; .*columns.image: id, data.columns.label: Br",
+        ),
         ({"image": "id", "label": "x"}, r"data\.columns\.label: .* has no column 'x'"),
-        ({"image": "id", "label": None}, "has no column None"),
         ({"image": "id", "label": "Breed", "group": "x"}, r"data\.columns\.group: .* has no column 'x'"),
         (
             {"image": "{no}.jpg", "label": "Breed"},
@@ -137,12 +145,12 @@ def test_columns_are_found_by_role_by_name_and_by_pattern(tmp_path):
 )
 def test_columns_that_are_not_there(tmp_path, columns, words):
     with pytest.raises(DataError, match=words):
-        select(csv(tmp_path, TABLE), Naming(columns=columns))
+        select(csv(tmp_path, TABLE), Naming(columns=named(**columns)))
 
 
 def test_weights_are_refused_unless_they_say_nothing(tmp_path):
     table = csv(tmp_path, "image,label,weight\na,b,2\nc,d,1\n")
-    words = r"column 'weight' gives images a weight, which no training here uses: .*columns: {weight: null}"
+    words = r"column 'weight' gives images a weight, which no training here uses: .*columns.weight: null"
     with pytest.raises(DataError, match=words):
         select(table, Naming())
-    assert select(table, Naming(columns={"weight": None})).label == ["b", "d"]
+    assert select(table, Naming(columns=named(weight=None))).label == ["b", "d"]

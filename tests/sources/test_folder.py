@@ -182,8 +182,16 @@ def test_thousands_of_classes(tmp_path):
 
 def test_a_table_that_is_not_called_labels_is_pointed_at(tmp_path):
     touch(tmp_path, "1.jpg", "2.jpg", "train.csv", "sample_submission.csv")
-    with pytest.raises(DataError, match=r"holds sample_submission.csv, train.csv: write data.labels: "):
+    with pytest.raises(DataError, match=r"say so: data.labels: sample_submission.csv or train.csv$"):
         folder_source(str(tmp_path))
+
+
+def test_a_table_in_place_of_its_folder(tmp_path):
+    touch(tmp_path, "train.csv")
+    with pytest.raises(
+        DataError, match=r"train.csv': is a table; name its folder .*, and the table in data.labels"
+    ):
+        folder_source(str(tmp_path / "train.csv"))
 
 
 def test_a_copy_that_dvc_made_says_so(tmp_path, monkeypatch):

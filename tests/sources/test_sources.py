@@ -51,7 +51,7 @@ def test_a_table_in_a_folder_has_the_labels(tmp_path):
     (tmp_path / "pets/labels.csv").rename(tmp_path / "pets/train.csv")
     assert read_source(str(tmp_path / "pets"), tmp_path).classes == ("cat", "dog")
     assert read_source(str(tmp_path / "pets"), tmp_path, None, Naming("train.csv")).classes == ("x", "y")
-    with pytest.raises(DataError, match=r"dtd\.yaml is a record, which has its labels; write null for both"):
+    with pytest.raises(DataError, match=r"dtd\.yaml is a record, which has labels; leave both as shipped"):
         read_source(str(CATALOG / "dtd.yaml"), tmp_path, None, Naming("train.csv"))
 
 

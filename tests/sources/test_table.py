@@ -4,7 +4,7 @@ import pytest
 
 from drtune.base.errors import DataError
 from drtune.data.packed import Split
-from drtune.sources.columns import Naming
+from drtune.sources.columns import PLAIN, Naming
 from drtune.sources.table import table_source
 
 
@@ -16,8 +16,9 @@ def made(root, table, *files):
     return root
 
 
-def read(root, **naming):
-    return table_source(root, root / "labels.csv", Naming(**naming))
+def read(root, **columns):
+    columns = PLAIN.model_copy(update=columns)
+    return table_source(root, root / "labels.csv", Naming(columns=columns))
 
 
 def ids(source, part=Split.TRAIN):
@@ -72,12 +73,11 @@ def test_an_absolute_path_below_the_folder(tmp_path):
 
 def test_a_pattern_tells_two_files_of_one_name_apart(tmp_path):
     made(tmp_path, "id,breed\n1,x\n2,y\n", "train/1.jpg", "train/2.jpg", "test/1.jpg", "test/3.jpg")
-    columns = {"image": "id", "label": "breed"}
     with pytest.raises(
         DataError, match=r"row 2: '1' may be test/1\.jpg, train/1\.jpg; say which .*train/{id}"
     ):
-        read(tmp_path, columns=columns)
-    source = read(tmp_path, columns={**columns, "image": "train/{id}.jpg"})
+        read(tmp_path, image="id", label="breed")
+    source = read(tmp_path, image="train/{id}.jpg", label="breed")
     assert ids(source) == [("train/1.jpg", "x"), ("train/2.jpg", "y")]
     assert source.warnings == ("images without a row in labels.csv, left out: 2: test/1.jpg, test/3.jpg",)
 
@@ -88,7 +88,7 @@ def test_top_folders_are_parts_where_the_table_has_none(tmp_path):
     source = read(tmp_path)
     assert {part: len(rows) for part, rows in source.parts.items()} == {"train": 2, "test": 2}
     assert source.split == "train, test as given by top folders of labels.csv"
-    assert list(read(tmp_path, columns={"split": None}).parts) == ["train"]
+    assert list(read(tmp_path, split=None).parts) == ["train"]
     (tmp_path / "Test/4.jpg").rename(tmp_path / "4.jpg")
     with pytest.raises(
         DataError, match=r"images lie in 4\.jpg, Test, Train: are these train, val and test\?"

@@ -3,7 +3,7 @@
 import pytest
 
 from drtune.base.errors import DataError
-from drtune.sources.walk import at_and_above, files_below, is_picture, natural, some, visible
+from drtune.sources.walk import at_and_above, files_below, is_picture, natural, visible
 
 
 def test_natural_order():
@@ -40,8 +40,3 @@ def test_links_that_lead_in_a_ring_end(tmp_path):
     found = files_below(tmp_path / "a", at_and_above(tmp_path), passed)
     assert [path.relative_to(tmp_path).as_posix() for path in found] == ["a/1.jpg", "a/b/1.jpg"]
     assert passed == [tmp_path / "a/b/a"]
-
-
-def test_some_of_many():
-    assert some("abc") == "a, b, c"
-    assert some("abcde") == "a, b, c, … (2 more)"
