@@ -68,7 +68,7 @@ def test_section_missing_or_of_another_kind(tmp_path):
 
     with pytest.raises(ConfigError) as caught:
         load(write(tmp_path, edit))
-    assert "section is missing; known keys: source, shots" in str(caught.value)
+    assert "section is missing; known keys: colour, profiles" in str(caught.value)
     assert "expected a section (key: value), got 3 (integer)" in str(caught.value)
 
 
@@ -262,7 +262,7 @@ def test_weights_of_an_earlier_release_are_told_what_to_write(tmp_path, before, 
 
 
 @pytest.mark.parametrize(
-    "key", ["train.batch_size", "evaluate.batch_size", "evaluate.calibration_bins", "methods.bi_tuning.queue_size"]
+    "key", ["train.batch_size", "evaluate.calibration_bins", "methods.supcon.projection_dim"]
 )
 def test_sizes_that_no_machine_holds_are_refused(tmp_path, key):
     def edit(raw):

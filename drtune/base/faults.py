@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ValidationError
@@ -34,6 +34,13 @@ def suggestion(word: str, known: list[str]) -> str:
     near = difflib.get_close_matches(word, known, n=1)
     hint = f"; did you mean {near[0]}?" if near else ";"
     return hint if near and len(known) > LONG_LIST else f"{hint} known: {', '.join(known)}"
+
+
+def some(names: Iterable[str], most: int = 3) -> str:
+    """The first few names, and how many more there are."""
+    every = list(names)
+    more = [f"… ({len(every) - most} more)"] if len(every) > most else []
+    return ", ".join(every[:most] + more)
 
 
 def render(source: str, faults: list[Fault]) -> str:

@@ -84,6 +84,7 @@ def test_missing_and_foreign_files_are_refused(tmp_path):
         ),
         ({"input": {"std": [0, 0, 0]}}, "input.std.0  expected a list of 3 numbers, got 0"),
         ({"input": {"mean": [float("nan")] * 3}}, "input.mean.0  Input should be a finite number"),
+        ({"reading": {"colour": "blue"}}, "reading.colour +expected 'rgb' or 'grey', got 'blue'"),
         ({"classes": [None]}, "classes.0  expected a list of 1 texts"),
         ({"classes": []}, "classes  expected a list of 1 texts"),
         ({"classes": ["a", "a", "b"]}, "classes  names a twice"),
