@@ -20,6 +20,8 @@ from drtune.sources.settings import DataSettings
 from drtune.sources.sources import read_source
 
 EXAMPLES = 5
+FEW = 5
+"""Images of a class, below which its accuracy moves by 20 points or more with one of them."""
 
 
 class Division(NamedTuple):
@@ -64,7 +66,7 @@ def ingest(
             check_classes(source.title, source.classes, checked.parts, len(checked.skipped))
         division = divide(checked.parts, settings, source, checked.digests)
         with replacing(out) as fresh:
-            return write(fresh, settings, source, checked, division)
+            return write(fresh, source, checked, division)
     except OSError as fault:
         if fault.errno in DISK_FULL:
             raise DataError(
@@ -144,26 +146,33 @@ def thin(
         train = [train[row] for row in splits.few_shot(labels, settings.shots, settings.seed)]
         how.append(f"train: {settings.shots} images a class by seed {settings.seed}")
         counts = splits.counts_per_class(labels, len(classes))
-        short = [
-            f"{name} ({count})" for name, count in zip(classes, counts, strict=True) if count < settings.shots
-        ]
-        if short:
-            warnings.append(
-                f"{len(short)} of {len(classes)} classes have fewer than {settings.shots} train images: "
-                + ", ".join(short[:SHOWN] + ["..."] * (len(short) > SHOWN))
-            )
+        warnings += below(settings.shots, counts, classes, Split.TRAIN)
     return train, how, warnings
 
 
-def write(
-    folder: Path, settings: DataSettings, source: Source, checked: Checked, division: Division
-) -> DatasetCard:
+def too_few(parts: Mapping[str, Sequence[Sample]], classes: Sequence[str]) -> list[str]:
+    """Say which classes are measured on so few images that their accuracy says little."""
+    counts = {
+        part: splits.counts_per_class([row.label for row in parts[part]], len(classes))
+        for part in (Split.VAL, Split.TEST)
+    }
+    return [text for part, count in counts.items() for text in below(FEW, count, classes, part)]
+
+
+def below(least: int, counts: Sequence[int], classes: Sequence[str], part: str) -> list[str]:
+    """Name the classes of which a part has fewer images than so many."""
+    short = [f"{name} ({count})" for name, count in zip(classes, counts, strict=True) if count < least]
+    what = f"{len(short)} of {len(classes)} classes have fewer than {least} {part} images"
+    return [f"{what}: {some(short, SHOWN)}"] if short else []
+
+
+def write(folder: Path, source: Source, checked: Checked, division: Division) -> DatasetCard:
     """Write every part and the card into a new folder."""
     for part, samples in division.parts.items():
         write_split(folder / f"{part}.arrow", encoded_rows(samples, checked.digests))
     labels = {part: [row.label for row in samples] for part, samples in division.parts.items()}
     leaks = find_leaks(division.parts, checked.digests)
-    warnings = [*source.warnings, *division.warnings]
+    warnings = [*source.warnings, *division.warnings, *too_few(division.parts, source.classes)]
     if both := in_two_classes(division.parts, checked.digests):
         warnings.append(f"{len(both)} images stand in two classes, byte for byte: {some(both)}")
     if leaks.count:
