@@ -6,16 +6,17 @@ from typing import Annotated, Any
 
 import timm
 import torch
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from drtune.backbones.architecture import create_encoder
 from drtune.backbones.classifier import Classifier
 from drtune.backbones.settings import BackboneSettings, CropFraction, Deviations, Interpolation
+from drtune.backbones.weights import read_tensors
 from drtune.backbones.zoo import fixed_input, most_numbers
 from drtune.base.errors import ConfigError, WeightsError
-from drtune.base.faults import faults_of, render
+from drtune.base.faults import each_once, faults_of, plain_names, render
 from drtune.base.files import read_json, replacing, write_json
 from drtune.base.settings import Settings, ThreeNumbers
 from drtune.data.transforms import InputSpec
@@ -42,7 +43,7 @@ class Card(Settings, extra="ignore"):
     timm_kwargs: dict[str, Any]
     image_size_given: bool
     feature_dim: Annotated[int, Field(ge=1, le=1_000_000)]
-    classes: list[str]
+    classes: Annotated[list[str], Field(min_length=1), AfterValidator(each_once), AfterValidator(plain_names)]
     input: CardInput
 
 
@@ -119,8 +120,8 @@ def load_model(folder: Path) -> tuple[Classifier, InputSpec, dict[str, Any]]:
             card["timm_name"], arguments, f"{path}, timm_kwargs", most_numbers(str(file))
         )
         model = Classifier(encoder, card["feature_dim"], len(card["classes"]))
-        model.load_state_dict(load_file(file))
-    except ConfigError:
+        model.load_state_dict(read_tensors(file))
+    except (ConfigError, WeightsError):
         raise
     except SafetensorError as fault:
         raise WeightsError(f"{file} is not a readable safetensors file ({fault}); fetch it again") from None

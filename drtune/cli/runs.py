@@ -21,6 +21,13 @@ Out = Annotated[Path | None, typer.Option("--out", help="folder to make")]
 Alias = Annotated[str, typer.Option("--alias", help="name for this version, `champion` say")]
 
 
+def say(text: str, err: bool = False) -> None:
+    """Print a line; what a stranger may have named steers no terminal."""
+    from drtune.base.errors import shown
+
+    typer.echo(shown(text), err=err)
+
+
 @contextmanager
 def faults() -> Iterator[None]:
     """Print a fault of the user without a trace and exit with 2."""
@@ -29,7 +36,7 @@ def faults() -> Iterator[None]:
     try:
         yield
     except DRTuneError as fault:
-        typer.echo(str(fault), err=True)
+        say(str(fault), err=True)
         raise typer.Exit(2) from None
 
 
@@ -62,12 +69,12 @@ def runs(
         else:
             rows = listing.chosen(store, key, method, limit)
         if as_json:
-            typer.echo(listing.as_json(rows, store))
+            say(listing.as_json(rows, store))
             return
         console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
         console.print(listing.as_table(rows, store))
         newest = next((row.run for row in rows if row.run), None)
-        typer.echo(store.link(newest) if newest else "no such run")
+        say(store.link(newest) if newest else "no such run")
 
 
 def fits(run: "StoredRun | None", method: str) -> bool:
@@ -94,12 +101,12 @@ def restored_at(name: str, out: Path | None) -> "tuple[StoredRun, Restored]":
 
 def report(restored: "Restored") -> None:
     """Say what was restored and what to type."""
-    typer.echo(f"{restored.stage}: code, settings and data of the run are in {restored.folder}")
+    say(f"{restored.stage}: code, settings and data of the run are in {restored.folder}")
     if restored.missing:
-        typer.echo(f"not in any cache, made anew by the command: {', '.join(restored.missing)}")
+        say(f"not in any cache, made anew by the command: {', '.join(restored.missing)}")
     if restored.packages:
-        typer.echo(f"packages that differ now: {', '.join(restored.packages)}")
-    typer.echo(f"run it again: {restored.command}")
+        say(f"packages that differ now: {', '.join(restored.packages)}")
+    say(f"run it again: {restored.command}")
 
 
 def verify(
@@ -126,9 +133,9 @@ def verify(
         with TemporaryDirectory(prefix="drtune-") as scratch:
             held = check.artifact_of(opened(), found, Path(scratch))
             compared = check.compare(restored.folder, wanted, made, allowed, held)
-        typer.echo(check.as_text(compared, allowed))
+        say(check.as_text(compared, allowed))
         if not all(one.within for one in compared):
-            typer.echo(f"the worktree is kept: {restored.folder}")
+            say(f"the worktree is kept: {restored.folder}")
             raise typer.Exit(1)
         if not keep:
             forget(opened().root, restored.folder)
@@ -144,7 +151,7 @@ def register(
     from drtune.serving.registry import register_pointer
 
     with faults():
-        typer.echo(register_pointer(opened(), name, run, alias))
+        say(register_pointer(opened(), name, run, alias))
 
 
 @model.command()
@@ -162,4 +169,4 @@ def materialize(
     with faults():
         if (out is None) == (not register):
             raise typer.BadParameter("give one of --out FOLDER and --register NAME")
-        typer.echo(materialize_to(opened, which, out, register, alias))
+        say(materialize_to(opened, which, out, register, alias))

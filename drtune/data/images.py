@@ -8,6 +8,7 @@ taking one frame in silence would hide data.
 
 import contextlib
 import io
+import struct
 import warnings
 from functools import cache
 from typing import IO, NamedTuple
@@ -25,10 +26,12 @@ OTHER_KINDS = {
     b"%!PS": "PostScript", b"\xc5\xd0\xd3\xc6": "PostScript", b"%PDF": "PDF", b"\xd7\xcd\xc6\x9a": "WMF",
     b"8BPS": "PSD",
 }  # fmt: skip
-MOST_PIXELS = 128_000_000
-"""More than a phone of 108 megapixels takes; half of it needs 1 GB to decode."""
-START_OF_SCAN, MOST_SCANS = b"\xff\xda", 100
+MOST_PIXELS, LONGEST_SIDE = 128_000_000, 1_000_000
+"""More than a phone of 108 megapixels takes; half of it needs 1 GB to decode, a column of them far more."""
+START_OF_SCAN, MOST_SCANS, MOST_WORK = b"\xff\xda", 100, 20 * MOST_PIXELS
 """Passes over a JPEG; cameras and programs write 1 to 20. Each costs as much time as a picture."""
+STRIPS, MOST_STRIPS, MOST_TAGS = (273, 324), 600_000, 65_535
+"""Tags that say where the pieces of a TIFF lie; 128 megapixels in tiles of 16 x 16 are 500,000."""
 BAND = 4_000_000
 """Pixels that are converted at a time, so that a large picture needs little more memory than its result."""
 
@@ -128,6 +131,8 @@ def examined(encoded: bytes) -> tuple[Examination, Image.Image | None]:
     """What `examine` says of one file, and its picture as `decode_rgb` gives it; None if it has a fault."""
     if not encoded:
         return Examination("empty file (0 bytes)", ""), None
+    if strips_of(encoded) > MOST_STRIPS:
+        return Examination(f"a TIFF of more than {MOST_STRIPS} pieces (a bomb?); save it again", ""), None
     try:
         image = open_image(io.BytesIO(encoded))
     except UnidentifiedImageError:
@@ -151,12 +156,32 @@ def examined(encoded: bytes) -> tuple[Examination, Image.Image | None]:
 
 def excess_of(image: Image.Image, encoded: bytes) -> str | None:
     """Say which limit an opened image exceeds before it is decoded, or None."""
+    size = f"{image.width} x {image.height}"
+    if max(image.size) > LONGEST_SIDE:
+        return f"{size} pixels; no side may exceed {LONGEST_SIDE}; cut it"
     if image.width * image.height > MOST_PIXELS:
-        size = f"{image.width} x {image.height}"
         return f"{size} pixels exceed {MOST_PIXELS} (a decompression bomb?); shrink it"
-    if image.format in ("JPEG", "MPO") and encoded.count(START_OF_SCAN) > MOST_SCANS:
-        return f"a JPEG of more than {MOST_SCANS} scans (a decompression bomb?); save it again"
+    scans = encoded.count(START_OF_SCAN) if image.format in ("JPEG", "MPO") else 0
+    if scans > MOST_SCANS or scans * image.width * image.height > MOST_WORK:
+        most = min(MOST_SCANS, MOST_WORK // (image.width * image.height))
+        return f"a JPEG of more than {most} scans (a decompression bomb?); save it again"
     return None
+
+
+def strips_of(encoded: bytes) -> int:
+    """Into how many pieces a TIFF says that it is cut, which Pillow lists first; 0 for another file."""
+    order, big = {b"II": "<", b"MM": ">"}.get(encoded[:2], ""), b"+" in encoded[2:4]
+    if not order:
+        return 0
+    try:
+        (start,) = struct.unpack_from(order + ("Q" if big else "I"), encoded, 8 if big else 4)
+        (count,) = struct.unpack_from(order + ("Q" if big else "H"), encoded, start)
+        first, entry = start + (8 if big else 2), struct.Struct(order + ("HHQ8x" if big else "HHI4x"))
+        table = encoded[first : first + min(count, MOST_TAGS) * entry.size]
+        tags = entry.iter_unpack(table[: len(table) // entry.size * entry.size])
+        return max((pieces for tag, _, pieces in tags if tag in STRIPS), default=0)
+    except (struct.error, OverflowError):
+        return 0
 
 
 def has_second_frame(image: Image.Image) -> bool:

@@ -182,12 +182,15 @@ def mapped(path: Path) -> pa.Table:
     """
     try:
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-    except pa.ArrowInvalid as fault:
+        table.validate(full=True)  # offsets that lead out of the file would end the process; no image is read
+    except (pa.ArrowException, UnicodeError, OSError) as fault:
         raise DataError(f"{path} is damaged ({fault}); run `dvc repro download` again") from None
     if table.schema != SCHEMA:
         raise DataError(
             f"{path} is not a packed split: its columns are {table.schema.names}, not id, image, label"
         )
+    if any(column.null_count for column in table.columns):
+        raise DataError(f"{path} is damaged (rows without a value); run `dvc repro download` again")
     return table
 
 

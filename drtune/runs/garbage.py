@@ -1,6 +1,7 @@
 """What `drtune gc` frees: what runs leave on the local disk and nobody needs again. Never what is in use."""
 
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from drtune.runs.sync import journals_in
 
 OLD_SECONDS = 3600.0
 """What a process makes aside and renames is younger than this while the process lives."""
+OURS = re.compile("[0-9a-f]{64}|by-hand-[a-z]+")
+"""What a stage calls its checkpoint: other folders are no leftovers, wherever `.drtune` may lead."""
 KEPT = {
     "downloads": "archives of public data sets; remove the folder by hand, they are fetched again",
     "restored": "runs made whole again; `git worktree remove --force FOLDER` removes one",
@@ -60,6 +63,9 @@ def checkpoints(root: Path, dry_run: bool, unfinished: bool) -> Iterator[Garbage
     for folder in sorted((root / ".drtune" / "ckpt").glob("*/")):
         if folder.is_symlink() or (folder / LOCK).is_symlink():
             yield Garbage(folder, 0, "a link, which is not followed; remove it by hand", kept=True)
+            continue
+        if not OURS.fullmatch(folder.name):
+            yield Garbage(folder, 0, "no checkpoint of a stage; remove it by hand", kept=True)
             continue
         size, empty = size_of(folder), set(os.listdir(folder)) <= {LOCK}
         finished = folder.name in done

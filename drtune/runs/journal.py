@@ -66,7 +66,7 @@ def parsed(lines: Iterable[bytes]) -> Iterator[Entry]:
     for line in lines:
         try:
             entry = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(entry, dict) and "kind" in entry:
             yield entry
@@ -107,7 +107,7 @@ def last_status(path: Path) -> str:
         stream.seek(max(0, path.stat().st_size - 4096))
         lines = [line for line in stream.readlines() if line.endswith(b"\n")]
     entry = next(parsed(lines[-1:]), None)
-    return str(entry["status"]) if entry and entry["kind"] == "status" else ""
+    return str(entry.get("status", "")) if entry and entry["kind"] == "status" else ""
 
 
 def end_dead(path: Path) -> bool:

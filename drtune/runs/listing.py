@@ -8,7 +8,7 @@ from datetime import datetime
 from rich.table import Table
 from rich.text import Text
 
-from drtune.base.errors import TrackingError
+from drtune.base.errors import TrackingError, shown
 from drtune.runs.run_store import SHORT, RunStore, StoredRun
 
 HEADLINES = ("test.accuracy", "test.nll", "best_val_accuracy", "images_per_second", "images_train")
@@ -72,6 +72,11 @@ def code_of(run: StoredRun) -> str:
     return f"{run.commit[:SHORT]}{mark}" + (f" {experiment}" if experiment else "")
 
 
+def plain(text: str) -> Text:
+    """A cell that says what the store says, without the store's colours, links and cursor movements."""
+    return Text(shown(text))
+
+
 def as_table(rows: Iterable[Row], store: RunStore) -> Table:
     """A table; run ids link to their pages where the terminal can and a server shows them."""
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -81,17 +86,19 @@ def as_table(rows: Iterable[Row], store: RunStore) -> Table:
     for row in rows:
         run = row.run
         if run is None:
-            table.add_row("", row.stage, "no run", "", "", row.key[:SHORT], "", "not made in this store")
+            table.add_row(
+                "", plain(row.stage), "no run", "", "", row.key[:SHORT], "", "not made in this store"
+            )
             continue
         link = store.link(run)
         table.add_row(
             datetime.fromtimestamp(run.started / 1000).strftime("%Y-%m-%d %H:%M"),
-            row.stage,
+            plain(row.stage),
             Text(run.status, style=COLOURS.get(run.status, "")),
-            run.method,
+            plain(run.method),
             Text(run.run_id[:SHORT], style=f"link {link}" if link.startswith("http") else ""),
-            row.key[:SHORT],
-            code_of(run),
+            plain(row.key[:SHORT]),
+            plain(code_of(run)),
             headline(run),
         )
     return table

@@ -15,7 +15,7 @@ from typing import Any
 from filelock import FileLock
 
 from drtune.runs.journal import journal_folder
-from drtune.runs.mlflow_store import end_dead_runs
+from drtune.runs.mlflow_store import end_dead_runs, run_of
 from drtune.runs.naming import legal_name, studies_name
 from drtune.runs.record import RunRecord
 from drtune.runs.stage_key import StageIdentity, stages_at
@@ -107,11 +107,9 @@ def studies_beside(client: Any, experiment: str) -> str:
 def refresh(client: Any, pipeline: str) -> None:
     """Make a pipeline run say what its stage runs say: status, headline metrics, links. Repeatable."""
     tags = client.get_run(pipeline).data.tags
-    runs = {}
-    for tag, run in tags.items():
-        if tag.startswith(RUN):
-            runs[tag.removeprefix(RUN)] = client.get_run(run)
-    runs = dict(sorted(runs.items(), key=lambda item: item[1].info.start_time))
+    found = {tag.removeprefix(RUN): run_of(client, run) for tag, run in tags.items() if tag.startswith(RUN)}
+    held = [(stage, run) for stage, run in found.items() if run]
+    runs = dict(sorted(held, key=lambda item: item[1].info.start_time))
     for run in runs.values():
         if not run.data.tags.get(PARENT):
             client.set_tag(run.info.run_id, PARENT, pipeline)

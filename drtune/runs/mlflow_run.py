@@ -8,11 +8,13 @@ import itertools
 import json
 import logging
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from drtune.base.files import inside
 from drtune.runs import mlflow_pipeline, store
 from drtune.runs.journal import Entry, Journal, Shipper, journal_folder, open_journal
 from drtune.runs.lifecycle import Stopped
@@ -240,7 +242,7 @@ class MlflowTarget:
     def _artifacts(self, entries: list[Entry]) -> None:
         """Upload copies; one refused twice by a store that answers otherwise is passed over."""
         for entry in entries:
-            path = self._files / entry["folder"] / entry["name"]
+            path = inside(self._files, os.path.join(entry["folder"], entry["name"]))
             if not path.exists():
                 continue  # shipped before and cleared away
             for _ in range(2):

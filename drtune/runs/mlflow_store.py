@@ -89,7 +89,7 @@ def dead_runs(client: Any, experiment: str, journals: Path) -> dict[str, int]:
     running = client.search_runs([experiment], "attributes.status = 'RUNNING'", max_results=MOST_RUNS)
     for run in running:
         tags = run.data.tags
-        journal = journals / f"{tags.get('drtune.journal', 'none')}.jsonl"
+        journal = journals / f"{Path(tags.get('drtune.journal', 'none')).name}.jsonl"
         if journal.exists():
             if (lock := claim(journal)) is None:
                 continue
@@ -108,6 +108,18 @@ def end_dead_runs(client: Any, experiment: str, journals: Path) -> list[str]:
         client.set_tag(run, "drtune.orphaned", "true")
         client.set_terminated(run, "KILLED", ended)
     return list(dead)
+
+
+def run_of(client: Any, run: str) -> Any:
+    """A run by its id; None where the store has it no more."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_run(run)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
 
 
 def is_refusal(error: Exception) -> bool:

@@ -13,9 +13,13 @@ from typing import Any
 
 from drtune.base.errors import UntrustedError
 from drtune.base.files import inside, read_json
+from drtune.runs.stage_key import DIGEST, is_entry
 
 IGNORED = ("__pycache__", ".DS_Store", "Thumbs.db")
 """As the project's .dvcignore has it; DVC leaves these out of a folder."""
+
+WRITTEN = ("path", "hash", "md5", "etag", "checksum", "size", "nfiles", "isexec")
+"""What DVC writes of a file or folder that nobody tracks in the cloud."""
 
 Out = dict[str, Any]
 
@@ -48,6 +52,27 @@ def listed_files(listing: Path, folder: Path) -> dict[Path, str]:
         raise UntrustedError(
             f"{listing}: is no listing of a folder as DVC writes it; fetch it again"
         ) from None
+
+
+def plain_entry(entry: Any, origin: object) -> dict[str, Any]:
+    """A stage of a dvc.lock, which may be a stranger's; of its files no more than DVC writes in this project.
+
+    Raises:
+        UntrustedError: it is none, or names what is neither data nor code.
+    """
+    if not is_entry(entry):
+        raise UntrustedError(f"{origin}: is no stage as DVC's lock file has it; refused")
+    plain = {**entry}
+    for kind in {"deps", "outs"} & set(plain):
+        parts = [{key: part[key] for key in WRITTEN if key in part} for part in plain[kind]]
+        plain[kind] = [part | ({"hash": "md5"} if "md5" in part else {}) for part in parts]
+        for path, md5 in ((part["path"], part.get("md5")) for part in parts):
+            hidden = {".git", ".dvc"} & set(path.lower().split("/")) or path[:1] == "-"
+            if hidden or not all(31 < ord(letter) != 127 for letter in path) or "://" in path:
+                raise UntrustedError(f"{origin}: {path[:200]!r} is neither data nor code; refused")
+            if md5 is not None and not DIGEST.fullmatch(str(md5)):
+                raise UntrustedError(f"{origin}: {str(md5)[:200]!r} is no md5 of DVC's; refused")
+    return plain
 
 
 def describe_out(path: Path) -> Out:

@@ -38,6 +38,8 @@ SECRET = (
     "*key*.y*ml",
 )
 """What may hold a key, whatever its ending; letters of either case."""
+ODD = re.compile(r'[\x00-\x1f\x7f"\\]')
+"""What a name in a patch cannot hold as it is."""
 GIT_SECONDS = 3.0
 
 
@@ -205,6 +207,7 @@ def code_patch(top: Path) -> tuple[str, tuple[str, ...]]:
     python = ":(top,glob)**/*.py"
     new = git(top, *fresh, python, *secret).split("\0")[:-1]
     found = (git(top, *changed, ":/", *ours) + git(top, *fresh, python)).split("\0")
+    new = [name for name in new if not (ODD.search(name) or (top / name).is_symlink())]
     left_out = {*found} - {"", *git(top, *changed, *code).split("\0"), *new}
     for name in new:
         if len(patch) <= MAX_PATCH_BYTES:
@@ -231,7 +234,8 @@ def dvc_outs(top: Path) -> list[str]:
 def new_file_patch(top: Path, name: str) -> str:
     """The patch that adds one text file, in git's form; empty for a file that cannot be read."""
     try:
-        text = (top / name).read_bytes().decode("utf-8", "surrogateescape")
+        with (top / name).open("rb") as stream:
+            text = stream.read(MAX_PATCH_BYTES + 1).decode("utf-8", "surrogateescape")
         mode = "100755" if os.access(top / name, os.X_OK) else "100644"
     except OSError:
         return ""
@@ -251,7 +255,7 @@ def without_userinfo(address: str) -> str:
         scheme, rest = address.split("://", 1)
         host, slash, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
         return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
-    return re.sub(r"^[^/:@]+@(?=[^/]+:)", "", address)
+    return re.sub(r"^[^/@]+@(?=[^/]+:)", "", address)
 
 
 def installed_packages() -> tuple[str, ...]:

@@ -14,18 +14,20 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from drtune.base.errors import TrackingError
+from drtune.base.errors import TrackingError, UntrustedError
 from drtune.base.files import inside, read_json
-from drtune.base.yaml import read_yaml
 from drtune.runs.commits import PATIENT
 from drtune.runs.holdings import ENTRY
 from drtune.runs.mlflow_pipeline import RUN
-from drtune.runs.outs import describe_out
-from drtune.runs.record import git, installed_packages
+from drtune.runs.outs import describe_out, listed_files, plain_entry
+from drtune.runs.record import MAX_PATCH_BYTES, git, installed_packages
+from drtune.runs.run_cache import is_held
 from drtune.runs.run_store import SHORT, RunStore, StoredRun
-from drtune.runs.stage_key import share_cache
+from drtune.runs.stage_key import cache_folder, cached_object, locked_entries, share_cache
 
 PROVENANCE = "provenance"
+NO_PATCH = (".*", "*/.*", "*.dvc", "*Dvcfile")
+"""Never taken from a patch: they could name programs to run and places to fetch from; no run records them."""
 MAX_NOTE = 1000
 """Bytes; a patch that was too long to record is a note of one line, see `record.code_patch`."""
 
@@ -65,7 +67,7 @@ def restore(store: RunStore, run: StoredRun, target: Path) -> Restored:
             f"{target}: exists already; `git worktree remove --force {target}` removes an earlier one, "
             "or choose another folder with --out"
         )
-    check_restorable(store.root, run)
+    commit = check_restorable(store.root, run)
     with tempfile.TemporaryDirectory(prefix="drtune-") as scratch:
         held = store.fetch(run, PROVENANCE, Path(scratch))
         if held is None or not (held / "params.yaml").is_file():
@@ -75,11 +77,16 @@ def restore(store: RunStore, run: StoredRun, target: Path) -> Restored:
             )
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            tree = "worktree", "add", "--quiet", "--detach", str(target), run.commit
+            tree = "worktree", "add", "--quiet", "--detach", str(target), commit
             demand("git", "-C", str(store.root), *tree)
             return filled(store.root, run, target, held)
-        except BaseException:
+        except BaseException as fault:
             forget(store.root, target)
+            if isinstance(fault, OSError | ValueError | RecursionError):  # of names that cannot be
+                raise TrackingError(
+                    f"run {run.run_id[:SHORT]} ({run.name}): the files that the store holds of it cannot be "
+                    f"put into {target}: {fault}; restore another run"
+                ) from fault
             raise
 
 
@@ -104,32 +111,37 @@ def stage_run_of(store: RunStore, run: StoredRun) -> StoredRun:
     return max(stages, key=lambda stage: stage.started)
 
 
-def check_restorable(root: Path, run: StoredRun) -> None:
-    """Refuse a run that is no stage's, or whose commit this clone does not have."""
+def check_restorable(root: Path, run: StoredRun) -> str:
+    """The run's commit; refuse a run that is no stage's, or whose commit this clone does not have."""
     about = f"run {run.run_id[:SHORT]} ({run.name})"
     if not run.commit:
         raise TrackingError(f"{about}: was made without a git commit, nothing says which code it had")
-    if not git(root, "rev-parse", "--verify", "--quiet", f"{run.commit}^{{commit}}", seconds=PATIENT):
+    if run.stage[:1] == "-" or not run.stage.isprintable():
+        raise UntrustedError(f"{about}: {run.stage[:100]!r} is no name of a stage; refused")
+    options = "rev-parse", "--verify", "--quiet", "--end-of-options"
+    found = git(root, *options, f"{run.commit}^{{commit}}".replace("\0", ""), seconds=PATIENT).strip()
+    if not found:
         remote = run.tags.get("git.remote", "")
         raise TrackingError(
             f"{about}: its commit {run.commit} is not in {root}; "
             f"{f'fetch it from {remote}' if remote else 'fetch it'} or from host "
             f"{run.tags.get('proc.host', 'unknown')}, where the run was made"
         )
+    return found
 
 
 def filled(root: Path, run: StoredRun, target: Path, held: Path) -> Restored:
     """Put patch, settings, lock and data into a fresh worktree."""
     about = f"run {run.run_id[:SHORT]} ({run.name})"
     if (patch := held / "code.patch").is_file():
-        note = patch.read_text(errors="replace").strip() if patch.stat().st_size < MAX_NOTE else "diff --git"
-        if "diff --git" not in note:
-            raise TrackingError(f"{about}: its uncommitted code was not recorded: {note}")
-        settings = [f"--exclude={place}.dvc/*" for place in ("", "*/")]  # they could name programs to run
-        demand("git", "-C", str(target), "apply", "--whitespace=nowarn", *settings, str(patch))
+        apply(patch, target, about)
     top = Path(git(root, "rev-parse", "--show-toplevel", seconds=PATIENT).strip())
     below = run.tags.get("drtune.folder", "")
     folder = inside(target, below) if below else target
+    if not folder.is_dir():
+        raise TrackingError(
+            f"{about}: its folder {below!r} is not in commit {run.commit}; restore another run"
+        )
     for name in ("params.yaml", "dvc.yaml", "dvc.lock"):  # the patch may have made links of them
         inside(folder, name)
     for name in ("params.yaml", "dvc.yaml"):
@@ -137,10 +149,11 @@ def filled(root: Path, run: StoredRun, target: Path, held: Path) -> Restored:
             shutil.copy(held / name, folder / name)
     if not (held / Path(ENTRY).name).is_file():
         raise TrackingError(f"{about}: holds no {ENTRY}, it was made outside DVC; nothing says what it read")
-    entry = read_json(held / Path(ENTRY).name)
-    for path in results_of(entry, held / "dvc.lock"):
+    entry = plain_entry(read_json(held / Path(ENTRY).name), f"{about}, {ENTRY}")
+    lock = read_lock(held / "dvc.lock")
+    for path in (out["path"] for stage in (entry, *lock["stages"].values()) for out in stage.get("outs", [])):
         inside(target, os.path.normpath(os.path.join(below or ".", path)))
-    write_lock(folder / "dvc.lock", held / "dvc.lock", run.stage, entry)
+    write_lock(folder / "dvc.lock", lock, run.stage, entry)
     project = inside(target, root.resolve().relative_to(top.resolve()).as_posix())
     inside(project, ".dvc/config.local")
     share_cache(root, project)
@@ -157,18 +170,36 @@ def filled(root: Path, run: StoredRun, target: Path, held: Path) -> Restored:
     return Restored(folder, run.stage, entry, missing, changed_packages(held / "pip-freeze.txt"))
 
 
-def results_of(entry: Mapping[str, Any], lock: Path) -> list[str]:
-    """Paths of all results that a run's files name, and that DVC would therefore write."""
-    stages = read_yaml(lock)["stages"].values() if lock.is_file() else []
-    try:
-        return [str(out["path"]) for stage in (entry, *stages) for out in stage.get("outs", [])]
-    except (TypeError, KeyError, AttributeError):
-        raise TrackingError(f"{lock}: is no lock file as DVC writes it; the run cannot be restored") from None
+def apply(patch: Path, target: Path, about: str) -> None:
+    """Apply the code of a run to its worktree.
+
+    Raises:
+        TrackingError: it was not recorded, does not fit, or is more than code.
+    """
+    if patch.stat().st_size > 4 * MAX_PATCH_BYTES:
+        raise TrackingError(
+            f"{about}: its patch has {patch.stat().st_size:,} bytes; no run writes such a one"
+        )
+    text = patch.read_text(errors="replace")
+    if len(text) < MAX_NOTE and "diff --git" not in text:
+        raise TrackingError(f"{about}: its uncommitted code was not recorded: {text.strip()}")
+    if "\nGIT binary patch" in text:  # its size in memory has no bound
+        raise UntrustedError(f"{about}: its patch holds binary content, which is no code; refused")
+    skipped = [f"--exclude={name}" for name in NO_PATCH]
+    demand("git", "-C", str(target), "apply", "--whitespace=nowarn", *skipped, str(patch))
+    settings = [f":(top,icase,glob)**/.dvc{below}" for below in ("", "/**")]
+    if git(target, "status", "--porcelain", "--", *settings, seconds=PATIENT):
+        raise UntrustedError(f"{about}: its patch takes settings of DVC away; refused")
 
 
-def write_lock(path: Path, held: Path, stage: str, entry: Mapping[str, Any]) -> None:
+def read_lock(path: Path) -> dict[str, Any]:
+    """The lock file that a run began with; one without stages where there is none."""
+    stages = locked_entries(path)
+    return {"schema": "2.0", "stages": {str(name): plain_entry(stages[name], path) for name in stages}}
+
+
+def write_lock(path: Path, lock: dict[str, Any], stage: str, entry: Mapping[str, Any]) -> None:
     """The lock that the run began with, with its own stage completed and its inputs as it read them."""
-    lock: dict[str, Any] = read_yaml(held) if held.is_file() else {"schema": "2.0", "stages": {}}
     stages: dict[str, Any] = lock["stages"]
     read = {dep["path"]: dep for dep in entry.get("deps", [])}
     for made in (out for other in stages.values() for out in other.get("outs", [])):
@@ -190,14 +221,18 @@ def check_out(root: Path, target: Path, tree: Path, wanted: Mapping[str, str]) -
         tree: top of the worktree; nothing is written outside.
         wanted: path -> md5.
     """
-    lock = read_yaml(target / "dvc.lock")["stages"]
+    lock = locked_entries(target / "dvc.lock")
     tracked = {out["path"] for entry in lock.values() for out in entry.get("outs", []) if "md5" in out}
     paths = [path for path in wanted if path in tracked]
+    cache = cache_folder(root)
+    if not all(is_held(cache, wanted[path]) for path in paths):
+        dvc(target, "fetch", "--", *paths)
+    for path in paths:
+        held = cached_object(cache, wanted[path])
+        if wanted[path].endswith(".dir") and held.is_file():  # DVC itself would write where a listing says
+            listed_files(held, inside(tree, os.path.relpath(target / path, tree)))
     if paths:
-        for action in ("checkout", "pull"):
-            if all(holds(target / path, wanted[path]) for path in paths):
-                break
-            dvc(target, action, "--force", *paths)
+        dvc(target, "checkout", "--force", "--", *paths)
     for path, md5 in wanted.items():
         if path not in tracked and not (target / path).exists() and holds(root / path, md5):
             source, there = root / path, inside(tree, os.path.relpath(target / path, tree))
@@ -207,8 +242,8 @@ def check_out(root: Path, target: Path, tree: Path, wanted: Mapping[str, str]) -
 
 def holds(path: Path, md5: str) -> bool:
     """Whether a file or folder has this content; a dependency without md5 only has to exist."""
-    with suppress(OSError):
-        return path.exists() and (not md5 or bool(describe_out(path)["md5"] == md5))
+    with suppress(OSError):  # a pipe or a device is never read to its end
+        return (path.is_file() or path.is_dir()) and (not md5 or bool(describe_out(path)["md5"] == md5))
     return False
 
 

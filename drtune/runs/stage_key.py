@@ -88,8 +88,25 @@ def lock_keys(lock: Path) -> dict[str, str]:
 
 
 def locked_entries(lock: Path) -> dict[str, Any]:
-    """Stage name -> its entry in a dvc.lock; none without the file."""
-    return dict(read_yaml(lock)["stages"]) if lock.exists() else {}
+    """Stage name -> its entry in a dvc.lock; none without the file.
+
+    Raises:
+        ConfigError: it is no lock file.
+    """
+    stages = read_yaml(lock).get("stages") if lock.exists() else {}
+    if isinstance(stages, dict) and all(map(is_entry, stages.values())):
+        return stages
+    raise ConfigError(f"{lock}: is no lock file as DVC writes it; `git checkout` the last one, or remove it")
+
+
+def is_entry(entry: Any) -> bool:
+    """Whether a value of a lock file has the shape of a stage."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("params", {}), dict):
+        return False
+    files = [entry.get("deps", []), entry.get("outs", [])]
+    return all(isinstance(parts, list) for parts in files) and all(
+        isinstance(part, dict) and isinstance(part.get("path"), str) for parts in files for part in parts
+    )
 
 
 def is_code(path: str) -> bool:

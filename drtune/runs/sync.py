@@ -23,6 +23,7 @@ from drtune.runs.record import git, head, without_userinfo
 from drtune.runs.stage_key import is_code, locked_entries, stage_key
 
 log = logging.getLogger(__name__)
+MOST_EPOCHS = 2**31
 
 
 @dataclass
@@ -126,7 +127,7 @@ def adopt(root: Path, uri: str, project: str, lock: Path, stage: str, entry: Map
         "drtune.schema": "1",
         "drtune.adopted": "true",
         "git.commit": commit,
-        "dvc.outs": as_text({out["path"]: out["md5"] for out in entry.get("outs", [])}),
+        "dvc.outs": as_text({out["path"]: out.get("md5", "") for out in entry.get("outs", [])}),
     }
     header = {
         "project": project,
@@ -162,15 +163,22 @@ def numbers_of(folder: Path, outs: list[str]) -> Iterator[tuple[int, dict[str, f
     for out in outs:
         history, metrics = folder / out / "history.json", folder / out
         if history.is_file():
-            for record in read_json(history):
-                yield int(record["epoch"]), numbers(record)
+            records = read_json(history)
+            for values in map(numbers, records if isinstance(records, list) else []):
+                if 0 <= values.get("epoch", -1) <= MOST_EPOCHS:
+                    yield int(values["epoch"]), values
         if metrics.suffix == ".json" and metrics.is_file():
-            yield 0, numbers(flat(read_json(metrics)))
+            yield 0, numbers(read_json(metrics))
 
 
-def numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers among some values."""
-    return {name: value for name, value in values.items() if isinstance(value, int | float)}
+def numbers(values: Any) -> dict[str, float]:
+    """The numbers in a file of metrics that a store can hold; none where it is something else."""
+    found = flat(values) if isinstance(values, Mapping) else {}
+    return {
+        name: value
+        for name, value in found.items()
+        if isinstance(value, int | float) and not abs(value) > 1e308
+    }
 
 
 def join_pipeline(

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from drtune.base.errors import TrackingError
-from drtune.base.yaml import read_yaml
 from drtune.runs.outs import listed_files
 from drtune.runs.record import device_name
 from drtune.runs.restore import Restored, dvc
 from drtune.runs.run_store import RunStore, StoredRun
-from drtune.runs.stage_key import cache_folder, cached_object
+from drtune.runs.stage_key import cache_folder, cached_object, locked_entries
 
 Listing = dict[str, str]
 GPU = re.compile(r"^\d+ x ")
@@ -76,8 +75,10 @@ def wanted_outs(restored: Restored, upstream: bool) -> dict[str, str]:
 
 def locked_outs(lock: Path) -> dict[str, str]:
     """Out path -> md5 of every stage in a dvc.lock."""
-    stages = read_yaml(lock).get("stages") or {}
-    return {out["path"]: out["md5"] for entry in stages.values() for out in entry.get("outs", [])}
+    stages = locked_entries(lock)
+    return {
+        out["path"]: out["md5"] for entry in stages.values() for out in entry.get("outs", []) if "md5" in out
+    }
 
 
 def allows_tolerance(run: StoredRun) -> bool:
@@ -109,8 +110,8 @@ def compare(
         old, new = listing(cache, path, md5), listing(cache, path, now.get(path, ""))
         for name in sorted({*old, *new}):
             md5s = old.get(name, ""), new.get(name, "")
-            held = cached_object(cache, md5s[0])
-            earlier = held if held.is_file() or md5s[0] == md5s[1] else artifact(name)
+            held = cached_object(cache, md5s[0]) if md5s[0] else None
+            earlier = held if held is None or held.is_file() or md5s[0] == md5s[1] else artifact(name)
             distance = distance_of(earlier, folder / name, md5s)
             found.append(Compared(name, *md5s, distance, accepted(name, md5s, distance, tolerance)))
     return found
@@ -129,13 +130,16 @@ def listing(cache: Path, path: str, md5: str) -> Listing:
 
 
 def distance_of(then: Path | None, now: Path, md5s: tuple[str, str]) -> float | None:
-    """Relative distance of the numbers in two files; None where they are unknown."""
+    """Relative distance of the numbers in two files; None where they are unknown or cannot be read."""
     if md5s[0] == md5s[1]:
         return 0.0
     read = READERS.get(now.suffix)
     if read is None or then is None or not then.is_file() or not now.is_file():
         return None
-    return relative_distance(read(then), read(now))
+    try:
+        return relative_distance(read(then), read(now))
+    except Exception:  # readers raise many kinds on a file that is none, and whose it is nobody knows
+        return None
 
 
 def accepted(name: str, md5s: tuple[str, str], distance: float | None, tolerance: float | None) -> bool:
@@ -148,7 +152,12 @@ def accepted(name: str, md5s: tuple[str, str], distance: float | None, tolerance
 
 
 def relative_distance(then: Mapping[str, Any], now: Mapping[str, Any]) -> float:
-    """Largest ||a - b|| / max(||a||, ||b||, 1e-12) over all named values; infinite where names differ."""
+    """Largest ||a - b|| / max(||a||, ||b||, 1e-12) over all named values.
+
+    It is infinite where names differ, or numbers that are not finite.
+    """
+    import numpy as np
+
     if set(then) != set(now):
         return math.inf
     worst = 0.0
@@ -159,9 +168,13 @@ def relative_distance(then: Mapping[str, Any], now: Mapping[str, Any]) -> float:
             continue
         if value.shape != other.shape:
             return math.inf
-        scale = max(float((value * value).sum()), float((other * other).sum())) ** 0.5
-        gap = float(((value - other) ** 2).sum()) ** 0.5
-        worst = max(worst, gap / max(scale, 1e-12))
+        if np.array_equal(value, other, equal_nan=True):
+            continue
+        size = max(np.abs(value).max(), np.abs(other).max())  # so that no square overflows
+        if not np.isfinite(size):
+            return math.inf
+        norms = [float(np.linalg.norm(part / size)) for part in (value, other, value - other)]
+        worst = max(worst, norms[2] / max(*norms[:2], 1e-12 / size))
     return worst
 
 

@@ -2,7 +2,6 @@
 
 import errno
 import io
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +10,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+from drtune.base.errors import shown
 
 
 class Sample(NamedTuple):
@@ -97,7 +96,7 @@ def printable(name: str) -> str:
 
 def one_line(name: str) -> str:
     """A name with its line breaks and other control characters as Python writes them: `\\n`."""
-    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), name)
+    return shown(name).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def array_samples(prefix: str, images: Any, labels: Iterable[int]) -> list[Sample]:

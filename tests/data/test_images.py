@@ -1,6 +1,7 @@
 """Every pixel format becomes sensible RGB; every broken file is told in words."""
 
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -171,3 +172,27 @@ def as_lab(image):
 
     turn = ImageCms.buildTransform(*map(ImageCms.createProfile, ("sRGB", "LAB")), "RGB", "LAB")
     return ImageCms.applyTransform(image, turn)
+
+
+def test_what_would_take_minutes_is_refused_before_it_is_decoded():
+    stream = io.BytesIO()
+    Image.new("L", (64, 64)).save(stream, "JPEG", progressive=True)
+    jpeg = stream.getvalue().replace(b"\x00\x40\x00\x40", b"\x23\x28\x23\x28", 1)
+    last = jpeg[jpeg.rfind(b"\xff\xda") : -2]
+    problem = examine(jpeg[:-2] + 40 * last + b"\xff\xd9").problem
+    assert problem == "a JPEG of more than 31 scans (a decompression bomb?); save it again"
+    for order, mark in (("<", b"II*\0"), (">", b"MM\0*")):
+        table = [(256, 4, 1, 64), (257, 4, 1, 64), (273, 4, 10_000_000, 300), (279, 4, 10_000_000, 300)]
+        entries = b"".join(struct.pack(f"{order}HHII", *entry) for entry in table)
+        head = mark + struct.pack(f"{order}IH", 8, len(table))
+        assert examine(head + entries + bytes(1000)).problem == (
+            "a TIFF of more than 600000 pieces (a bomb?); save it again"
+        )
+    for damaged in (b"II*\0", b"MM\0*\xff\xff\xff\xff", b"II+\0\x08\0\0\0" + b"\xff" * 16):
+        assert examine(damaged).problem
+
+
+def test_no_side_is_longer_than_a_million_pixels():
+    stream = io.BytesIO()
+    Image.new("1", (1, 1_000_001)).save(stream, "PNG")
+    assert examine(stream.getvalue()).problem == "1 x 1000001 pixels; no side may exceed 1000000; cut it"
