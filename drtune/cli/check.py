@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from drtune.cli.runs import faults
+from drtune.cli.runs import faults, say
 
 if TYPE_CHECKING:
     from drtune.base.settings import Params
@@ -33,7 +33,7 @@ def check(params: Annotated[Path, typer.Argument(help="settings file")] = Path("
         tried(texts, look_at_study, settings)
         if texts:
             raise ConfigError("\n".join(texts))
-    typer.echo(f"{params}: no faults")
+    say(f"{params}: no faults")
 
 
 def tried(texts: list[str], look: Callable[..., Any], *about: Any) -> Any:
@@ -68,7 +68,7 @@ def look_at_images(params: "Params") -> int | None:
         rows = [row for part in source.parts.values() for row in part if doubtful(record / row.id)]
         check_images(source.title, {Split.TRAIN: rows}, settings, None)
     for warning in source.warnings:
-        typer.echo(f"warning: {warning}")
+        say(f"warning: {warning}")
     return len(divide(source.parts, settings, source, {}).parts[Split.TRAIN])
 
 

@@ -104,7 +104,9 @@ class Cut:
 
     def __init__(self, counts: Sequence[Counter[int]], fraction: float, keep: int) -> None:
         self.counts, self.keep = counts, keep
-        self.total = sum(counts, Counter[int]())
+        self.total: Counter[int] = Counter()
+        for count in counts:
+            self.total.update(count)
         self.wanted = {label: number * fraction for label, number in self.total.items()}
         self.left = Counter(label for count in counts for label in count)
         self.have: Counter[int] = Counter()

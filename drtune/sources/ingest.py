@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from drtune.base.errors import DataError
+from drtune.base.faults import some
 from drtune.base.files import replacing, sha256_of
 from drtune.data.card import DatasetCard, write_card
 from drtune.data.packed import Row, Split, write_split
@@ -18,6 +19,9 @@ from drtune.sources.groups import cut_groups, grouped, groups_in, together
 from drtune.sources.samples import Sample, Source
 from drtune.sources.settings import DataSettings
 from drtune.sources.sources import read_source
+
+FEW = 5
+"""Images of a class, below which its accuracy moves by 20 points or more with one of them."""
 
 
 class Survey(NamedTuple):
@@ -169,15 +173,24 @@ def thin(
         train = [train[row] for row in splits.few_shot(labels, settings.shots, settings.seed)]
         how.append(f"train: {settings.shots} images a class by seed {settings.seed}")
         counts = splits.counts_per_class(labels, len(classes))
-        short = [
-            f"{name} ({count})" for name, count in zip(classes, counts, strict=True) if count < settings.shots
-        ]
-        if short:
-            warnings.append(
-                f"{len(short)} of {len(classes)} classes have fewer than {settings.shots} train images: "
-                + ", ".join(short[:SHOWN] + ["..."] * (len(short) > SHOWN))
-            )
+        warnings += below(settings.shots, counts, classes, Split.TRAIN)
     return train, how, warnings
+
+
+def too_few(parts: Mapping[str, Sequence[Sample]], classes: Sequence[str]) -> list[str]:
+    """Say which classes are measured on so few images that their accuracy says little."""
+    counts = {
+        part: splits.counts_per_class([row.label for row in parts[part]], len(classes))
+        for part in (Split.VAL, Split.TEST)
+    }
+    return [text for part, count in counts.items() for text in below(FEW, count, classes, part)]
+
+
+def below(least: int, counts: Sequence[int], classes: Sequence[str], part: str) -> list[str]:
+    """Name the classes of which a part has fewer images than so many."""
+    short = [f"{name} ({count})" for name, count in zip(classes, counts, strict=True) if count < least]
+    what = f"{len(short)} of {len(classes)} classes have fewer than {least} {part} images"
+    return [f"{what}: {some(short, SHOWN)}"] if short else []
 
 
 def write(folder: Path, settings: DataSettings, found: Survey) -> DatasetCard:
@@ -215,6 +228,7 @@ def describe(settings: DataSettings, found: Survey, sha256: Mapping[str, str]) -
         warnings=(
             *source.warnings,
             *division.warnings,
+            *too_few(division.parts, source.classes),
             *warnings_of(checked, settings, leaks, conflicts),
         ),
         groups=groups_in(division.parts) if source.grouped else {},

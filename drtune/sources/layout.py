@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from drtune.base.errors import DataError
-from drtune.base.faults import some
-from drtune.base.files import LONGEST_PART
+from drtune.base.faults import plain_name, some
 from drtune.data.packed import Split
-from drtune.sources.samples import CONTROL, is_text
 from drtune.sources.walk import folders_in, pictures_in
 
 OOD = "ood"
@@ -28,6 +26,7 @@ LAYOUTS = (
     "them), or images with a labels.csv"
 )
 IS_CLASS = "If they are classes, put all class folders into one folder `train`"
+NOT_PLAIN = "is longer than 255 letters, is not valid UTF-8 or holds control characters"
 
 
 class Place(NamedTuple):
@@ -231,15 +230,6 @@ def class_name(folder: Path) -> str:
     Raises:
         DataError: a name that is no line of text.
     """
-    if problem := name_problem(folder.name):
-        raise DataError(f"class folder {folder.name!r} in {folder.parent}: {problem}; rename it")
+    if not plain_name(folder.name):
+        raise DataError(f"class folder {folder.name!r} in {folder.parent}: its name {NOT_PLAIN}; rename it")
     return unicodedata.normalize("NFC", folder.name)
-
-
-def name_problem(name: str) -> str:
-    """Why a text cannot name a class; '' where it can."""
-    if not is_text(name):
-        return "its name is not valid UTF-8"
-    if CONTROL.search(name):
-        return "its name holds a line break or another control character"
-    return "its name is longer than 255 letters" if len(name) > LONGEST_PART else ""

@@ -2,7 +2,6 @@
 
 import errno
 import io
-import re
 import stat
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -12,11 +11,10 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from drtune.base import errors
+from drtune.base.errors import shown
 
 MOST_BYTES = 1_000_000_000
 """Of one file. The packed form holds less than 2 GiB."""
-CONTROL = re.compile(rf"{errors.CONTROL.pattern}|[\n\t]")
 
 
 class Sample(NamedTuple):
@@ -109,7 +107,7 @@ def printable(name: str) -> str:
 
 def one_line(name: str) -> str:
     """A name with its line breaks and other control characters as Python writes them: `\\n`."""
-    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), name)
+    return shown(name).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def array_samples(prefix: str, images: Any, labels: Iterable[int]) -> list[Sample]:

@@ -12,12 +12,12 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from drtune.base.errors import DataError
-from drtune.base.faults import some
+from drtune.base.faults import plain_name, some
 from drtune.data.packed import Split
 from drtune.sources.checks import listed
 from drtune.sources.columns import Naming, Selected, read_table, select
 from drtune.sources.folder import in_order, look_alikes
-from drtune.sources.layout import NAMES, OOD, in_words, name_problem, ood_named, part_named
+from drtune.sources.layout import NAMES, NOT_PLAIN, OOD, in_words, ood_named, part_named
 from drtune.sources.samples import Parts, Sample, Source, not_there, one_line, printable, read_file
 from drtune.sources.walk import files_below, is_picture, natural
 
@@ -143,8 +143,8 @@ def faults_of(row: Row, image: str, files: list[str], selected: Selected) -> Ite
         yield "names no image"
     if not row.label:
         yield "has no label"
-    elif problem := name_problem(row.label):
-        yield f"label {row.label[:40]!r}: {problem}"
+    elif not plain_name(row.label):
+        yield f"label {row.label[:40]!r} {NOT_PLAIN}"
     if len(files) > 1:
         yield f"{image!r} may be {some(map(printable, files))}; {SAY_WHICH}"
     if selected.split is not None and row.part not in NAMES.values() and not OOD_NAME.fullmatch(row.part):

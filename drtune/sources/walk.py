@@ -1,5 +1,6 @@
 """Walk the folders of a user: what is meant, what is passed over, in which order."""
 
+import os
 import re
 from collections.abc import Iterable, Iterator
 from functools import cache
@@ -18,8 +19,8 @@ JUNK = {
 """What operating systems, NAS boxes and tools leave behind in folders."""
 
 
-def visible(folder: Path, passed: list[Path] | None = None) -> list[Path]:
-    """Entries of a folder that are meant, sorted by name.
+def listing(folder: Path, passed: list[Path] | None = None) -> list[os.DirEntry[str]]:
+    """Entries of a folder that are meant, sorted by name; they know what they are without another look.
 
     Args:
         folder: to be listed.
@@ -29,23 +30,29 @@ def visible(folder: Path, passed: list[Path] | None = None) -> list[Path]:
         DataError: the folder cannot be listed.
     """
     try:
-        entries = sorted(folder.iterdir())
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
     except OSError as fault:
         raise DataError(f"{folder} cannot be listed: {fault.strerror}") from None
     entries = [entry for entry in entries if entry.name not in JUNK and not entry.name.startswith("._")]
     if passed is not None:
-        passed += [entry for entry in entries if entry.name.startswith(".")]
+        passed += [Path(entry) for entry in entries if entry.name.startswith(".")]
     return [entry for entry in entries if not entry.name.startswith(".")]
+
+
+def visible(folder: Path) -> list[Path]:
+    """Entries of a folder that are meant, sorted by name."""
+    return [Path(entry) for entry in listing(folder)]
 
 
 def folders_in(folder: Path) -> list[Path]:
     """Visible folders directly in a folder, sorted by name."""
-    return [entry for entry in visible(folder) if entry.is_dir()]
+    return [Path(entry) for entry in listing(folder) if entry.is_dir()]
 
 
 def pictures_in(folder: Path) -> list[Path]:
     """Visible files directly in a folder whose ending is that of an image, sorted by name."""
-    return [entry for entry in visible(folder) if is_picture(entry.name) and not entry.is_dir()]
+    return [Path(entry) for entry in listing(folder) if is_picture(entry.name) and not entry.is_dir()]
 
 
 def files_below(folder: Path, above: frozenset[Path], passed: list[Path] | None = None) -> Iterator[Path]:
@@ -61,11 +68,11 @@ def files_below(folder: Path, above: frozenset[Path], passed: list[Path] | None 
         if passed is not None:
             passed.append(folder)
         return
-    for entry in visible(folder, passed):
+    for entry in listing(folder, passed):
         if entry.is_dir():
-            yield from files_below(entry, above | {here}, passed)
+            yield from files_below(Path(entry), above | {here}, passed)
         else:
-            yield entry
+            yield Path(entry)
 
 
 def at_and_above(folder: Path) -> frozenset[Path]:

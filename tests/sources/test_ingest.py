@@ -48,6 +48,20 @@ def fill(root: Path, counts: dict[str, int], seed: int = 0) -> Path:
     return root
 
 
+@pytest.fixture(autouse=True)
+def few_are_enough(monkeypatch):
+    monkeypatch.setattr(module, "FEW", 1)
+
+
+def test_classes_that_are_hardly_measured_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "FEW", 5)
+    card = run(fill(tmp_path / "zoo", {"common": 40, "rare": 3}), tmp_path)
+    assert card.warnings == (
+        "1 of 2 classes have fewer than 5 val images: rare (1)",
+        "1 of 2 classes have fewer than 5 test images: rare (1)",
+    )
+
+
 @pytest.fixture
 def zoo(tmp_path):
     return fill(tmp_path / "zoo", {"ant": 10, "bee": 20})

@@ -124,8 +124,11 @@ def test_repeated_rows_are_said_and_empty_lines_are_none(tmp_path):
         ("image,label,split\na,x,ood/../up\n", "row 2: split 'ood/../up' is none of"),
         ("image,label,split\na,x,test\n", "no image is of train, only of test; say so in the column split"),
         ("image,label,group\na,x,\n", "row 2: has no group, which says what stays together"),
-        ('image,label\na,"x\ny"\n', "row 2: label 'x\\\\ny': its name holds a line break"),
-        (f"image,label\na,{'x' * 300}\n", "its name is longer than 255 letters"),
+        (
+            'image,label\na,"x\ny"\n',
+            "row 2: label 'x\\\\ny' is longer than 255 letters, is not valid UTF-8 or",
+        ),
+        (f"image,label\na,{'x' * 300}\n", "x' is longer than 255 letters"),
         ("image,label\n", "it has no rows; each image needs one, with its label"),
         (
             "image,label\nz,x\n",

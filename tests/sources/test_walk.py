@@ -3,7 +3,7 @@
 import pytest
 
 from drtune.base.errors import DataError
-from drtune.sources.walk import at_and_above, files_below, is_picture, natural, visible
+from drtune.sources.walk import at_and_above, files_below, is_picture, listing, natural, visible
 
 
 def test_natural_order():
@@ -20,8 +20,9 @@ def test_junk_is_not_even_noted(tmp_path):
     for name in ("b", "a", ".hidden", ".DS_Store", "._a", "Thumbs.db", "@eaDir"):
         (tmp_path / name).touch()
     passed = []
-    assert [entry.name for entry in visible(tmp_path, passed)] == ["a", "b"]
-    assert [entry.name for entry in passed] == [".hidden"]
+    assert [entry.name for entry in listing(tmp_path, passed)] == ["a", "b"]
+    assert passed == [tmp_path / ".hidden"]
+    assert visible(tmp_path) == [tmp_path / "a", tmp_path / "b"]
 
 
 def test_a_folder_that_may_not_be_listed(tmp_path):
