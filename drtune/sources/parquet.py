@@ -30,13 +30,17 @@ def parquet(path: Path, name: str, columns: Columns) -> Iterator[Row]:
             raise ValueError(f"{name}: has no column {missing[0]!r}; it has: {', '.join(schema.names)}")
         if not holds_images(schema.field(image).type):
             raise ValueError(f"{name}: column {image!r} holds {schema.field(image).type}, not encoded images")
+        if not holds_labels(schema.field(label).type):
+            raise ValueError(
+                f"{name}: column {label!r} holds {schema.field(label).type}, not numbers or names"
+            )
         labels = file.read(columns=[label]).column(label).to_pylist()
         names = names_of(schema, label)
         sizes = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
     places = ((group, row) for group, size in enumerate(sizes) for row in range(size))
     for number, ((group, row), value) in enumerate(zip(places, labels, strict=True)):
-        if isinstance(value, bool) or not isinstance(value, int | str):
-            raise ValueError(f"{name}: row {number} has the label {value!r}, neither a number nor a name")
+        if value is None:
+            raise ValueError(f"{name}: row {number} has no label")
         if isinstance(value, int) and names and value >= len(names):
             raise ValueError(f"{name}: row {number} has the label {value}, but there are {len(names)} names")
         if isinstance(value, int) and names and value >= 0:
@@ -49,6 +53,12 @@ def holds_images(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
         kind = kind.field("bytes").type
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def holds_labels(kind: pa.DataType) -> bool:
+    """Whether a column is of whole numbers or of text."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def names_of(schema: pa.Schema, label: str) -> list[str]:

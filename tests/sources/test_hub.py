@@ -123,3 +123,19 @@ def test_a_snapshot_of_which_a_listing_shows_more_is_not_whole(cached, record, t
     (home / "trees" / f"{COMMIT}.json").write_text(json.dumps(listed))
     with pytest.raises(DataError, match="cannot fetch OWNER/beans at aaaaaaaaaaaa"):
         read_source(str(record), tmp_path / "downloads")
+
+
+def test_folders_of_classes(record, tmp_path):
+    text = record.read_text().replace("layout: parquet", "layout: folders").replace("parts:", "# parts:")
+    record.write_text(text)
+    home = tmp_path / "cache/datasets--OWNER--beans"
+    for number, name in enumerate(["train/x", "train/y", "train/z", "test/x", "test/y", "test/z"]):
+        (home / "blobs").mkdir(parents=True, exist_ok=True)
+        (home / f"blobs/{number}").write_text(name)
+        (home / "snapshots" / COMMIT / name).mkdir(parents=True)
+        (home / "snapshots" / COMMIT / name / "1.jpg").symlink_to(f"../../../../blobs/{number}")
+    (home / "snapshots" / COMMIT / "README.md").write_text("about")
+    source = read_source(str(record), tmp_path / "downloads")
+    assert source.classes == ("x", "y", "z")
+    rows = [(row.id, row.load()) for row in source.parts[Split.TEST]]
+    assert rows == [(f"test/{name}/1.jpg", f"test/{name}".encode()) for name in "xyz"]
