@@ -71,5 +71,9 @@ def test_it_makes_an_encoder_and_the_project_never_reads_its_stages(project, tin
     assert json.loads((folder / "metrics/validation.json").read_text())["best_epoch"] == 1
     assert list((project / "drtune").rglob("*.pyc")), "Python has left its files behind the link"
     assert json.loads(run(folder, "dvc", "status", "--json")) == {}
+    run(project, "dvc", "gc", "--workspace", "--force")
+    shutil.rmtree(folder / "models")
+    run(folder, "dvc", "checkout")
+    assert (folder / "models/model.safetensors").is_file(), "gc in the project does not reach its cache"
     stages = run(project, "dvc", "stage", "list", "--all", "--name-only").split()
     assert stages == ["download", "extract", "train", "evaluate"]

@@ -21,6 +21,7 @@ from drtune.runs import store
 from drtune.runs.journal import ENDED, claim, journal_folder, last_status, release, unsent
 from drtune.runs.lifecycle import LOCK
 from drtune.runs.mlflow_store import connect, dead_runs
+from drtune.runs.moved import follow
 from drtune.runs.naming import experiment_name
 from drtune.runs.record import git
 from drtune.runs.sync import journals_in
@@ -42,7 +43,7 @@ class Finding:
 
 
 def examine(root: Path, folder: Path, project: str) -> list[Finding]:
-    """Look at everything; changes nothing.
+    """Look at everything; changes nothing, but that the store of a project that was moved finds its files.
 
     Args:
         root: folder of the store and the journals.
@@ -53,6 +54,7 @@ def examine(root: Path, folder: Path, project: str) -> list[Finding]:
         packages,
         device,
         lambda: version_control(folder),
+        lambda: place(folder),
         lambda: in_step(folder),
         lambda: tracking_store(root, project),
         lambda: journals(root),
@@ -109,6 +111,13 @@ def version_control(folder: Path) -> Iterator[Finding]:
         yield Finding(FAULT, "git", f"{folder} is no git repository", "`git init` and commit, or `dvc` fails")
 
 
+def place(folder: Path) -> Iterator[Finding]:
+    """Whether DVC can copy the folder for an experiment aside: 3.67 hands its path to git unencoded."""
+    if odd := sorted({letter for letter in str(folder) if not letter.isascii() or letter in "#?"}):
+        found = f"`dvc exp run --temp` and `--queue` fail where a path holds {' '.join(odd)}; all else works"
+        yield Finding(NOTE, "folder", found, "for these, move the project to a path of plain letters")
+
+
 def in_step(folder: Path) -> Iterator[Finding]:
     """Whether dvc.lock belongs to the code, settings and data that lie here."""
     if not (folder / "dvc.lock").exists():
@@ -139,6 +148,8 @@ def tracking_store(root: Path, project: str) -> Iterator[Finding]:
     try:
         store.check_reachable(uri)
         yield from write_ahead_log(database) if database else server_version(uri)
+        for before in follow(database, root) if database else []:
+            yield Finding(NOTE, "store", f"came from {before}; its runs find their files here now")
         client = connect(uri, root)
         experiment = client.get_experiment_by_name(experiment_name(project))
         dead = dead_runs(client, experiment.experiment_id, journal_folder(root)) if experiment else {}

@@ -11,6 +11,7 @@ from drtune.base.files import replacing
 from drtune.runs import store
 from drtune.runs.journal import ENDED, claim, last_status, release
 from drtune.runs.lifecycle import process_is_gone
+from drtune.runs.moved import follow
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +36,9 @@ def connect(uri: str, root: Path) -> Any:
             prepare_database(database, root)
     if database:
         store.use_write_ahead_log(database)
+        follow(database, root)
     if database or store.is_server(uri):
-        return MlflowClient(tracking_uri=uri)
+        return MlflowClient(tracking_uri=store.for_mlflow(uri))
     (root / ".drtune").mkdir(parents=True, exist_ok=True)
     with FileLock(root / ".drtune" / "store.lock", timeout=LOCK_SECONDS):
         client = MlflowClient(tracking_uri=uri)
@@ -55,7 +57,8 @@ def prepare_database(path: Path, root: Path) -> None:
 
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
         with replacing(path) as fresh:
-            SqlAlchemyStore(f"sqlite:///{fresh}", (root / "mlruns").as_uri()).engine.dispose()
+            uri = store.for_mlflow(store.sqlite_uri(fresh))
+            SqlAlchemyStore(uri, (root / "mlruns").as_uri()).engine.dispose()
 
 
 def experiment_of(client: Any, uri: str, root: Path, name: str) -> str:

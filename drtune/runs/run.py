@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import shutil
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
@@ -185,7 +184,7 @@ def run_tags(stage: str, record: RunRecord, key: str) -> dict[str, str]:
         "drtune.schema": "1",
         "drtune.invocation": record.exp_name or record.commit,
         "mlflow.source.git.commit": record.commit,
-        "mlflow.source.name": os.path.basename(sys.argv[0]),
+        "mlflow.source.name": f"pipeline {stage}",
         "mlflow.source.type": "LOCAL",
         "mlflow.user": user_name(),
     }

@@ -9,6 +9,7 @@ from typing import Any
 
 from drtune.base.errors import TrackingError
 from drtune.runs import store
+from drtune.runs.moved import follow
 
 PAGE = 1000
 SHORT = 8
@@ -82,7 +83,10 @@ class RunStore:
         """An `MlflowClient` of the store."""
         from mlflow import MlflowClient
 
-        return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+        database, uri = store.sqlite_path(self.uri), store.for_mlflow(self.uri)
+        if database:
+            follow(database, self.root)
+        return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
     def search(self, text: str = "", limit: int | None = None) -> Iterator[StoredRun]:
         """Runs that a filter in MLflow's language chooses, newest first, of all experiments.

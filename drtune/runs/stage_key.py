@@ -240,18 +240,26 @@ def cached_object(cache: Path, md5: str) -> Path:
 def share_cache(root: Path, other: Path) -> None:
     """Let the DVC repository at `other`, a worktree, use the cache and the remotes of the one at `root`.
 
-    Written to its .dvc/config.local, which git ignores; `root`'s own local settings go there too.
+    Written to its .dvc/config.local, which git ignores; `root`'s own local settings go there too. DVC itself
+    cannot write a path with letters beyond ASCII, but reads it.
 
     Raises:
         ConfigError: one of them is no DVC repository, or DVC cannot read its settings.
     """
-    from dvc.config import Config
+    from configobj import ConfigObj
 
     settings = dvc_settings(root)
     if not (other / ".dvc").is_dir():
         raise ConfigError(f"{other}: the commit holds no .dvc folder, so DVC cannot work there")
-    with Config(str(other / ".dvc"), validate=False).edit("local", validate=False) as config:
-        config.update(settings)
+    written = ConfigObj(encoding="utf-8")
+    for section, values in settings.items():
+        for key, value in values.items():
+            if isinstance(value, dict):  # of a remote, by its name
+                written[f'{section} "{key}"'] = value
+            else:
+                written.setdefault(section, {})[key] = value
+    with (other / ".dvc" / "config.local").open("wb") as stream:
+        written.write(stream)
 
 
 def dvc_settings(root: Path) -> dict[str, Any]:

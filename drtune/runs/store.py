@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 from contextlib import closing, suppress
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 PROBE_SECONDS = 3.0
 DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
@@ -44,13 +44,28 @@ def store_uri(root: Path) -> str:
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip() or "sqlite:///mlflow.db"
     path = sqlite_path(uri)
-    return f"sqlite:///{root / path}" if path else uri
+    return sqlite_uri(root / path) if path else uri
+
+
+def sqlite_uri(path: Path) -> str:
+    """Address of a sqlite file, as SQLAlchemy reads it: `?` begins a query there, `%` an encoded letter."""
+    return f"sqlite:///{str(path).replace('%', '%25').replace('?', '%3F')}"
 
 
 def sqlite_path(uri: str) -> Path | None:
     """File of a sqlite address; None for every other address and for a database in memory."""
     match = re.match(r"sqlite(?:\+\w+)?:///([^?]+)", uri)
-    return Path(match[1]) if match and match[1] != ":memory:" else None
+    return Path(unquote(match[1])) if match and match[1] != ":memory:" else None
+
+
+def for_mlflow(uri: str) -> str:
+    """A store's address as MLflow is given it.
+
+    MLflow makes the folder of a sqlite file with its encoded letters as they stand, beside the true one. Seen
+    from the folder of a stage, the path to the store holds none.
+    """
+    path = sqlite_path(uri)
+    return sqlite_uri(Path(os.path.relpath(path))) if path and "%" in uri else uri
 
 
 def is_server(uri: str) -> bool:

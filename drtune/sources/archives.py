@@ -15,7 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Annotated, Self
+from typing import IO, Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, model_validator
@@ -93,18 +93,26 @@ class Archive(Settings):
         return ("md5", self.md5) if self.md5 else ("sha256", self.sha256 or "")
 
 
-def obtain(name: str, archives: Sequence[Archive], downloads: Path, fetching: Fetching | None) -> Path:
+def obtain(
+    name: str,
+    archives: Sequence[Archive],
+    downloads: Path,
+    fetching: Fetching | None,
+    *,
+    packed: bool = False,
+) -> Path:
     """Return the extracted tree of a data set, fetching and unpacking only what is not there yet.
 
     Archives lie in `downloads/NAME/FILE`, the tree in `downloads/NAME/extracted`; the tree appears complete
     or not at all. It is made again where it was made from other archives: a record may have been changed.
+    Where they are shards, which stay `packed`, it holds them as they are.
 
     Raises:
         DataError: a file cannot be fetched, fails its checksum or cannot be unpacked; says what to do.
     """
     home = inside(downloads, name)
     tree = home / "extracted"
-    made_from = json.dumps([archive.model_dump() for archive in archives])
+    made_from = json.dumps([archive.model_dump() for archive in archives]) + " packed" * packed
     if (tree / MADE_FROM).is_file() and (tree / MADE_FROM).read_text() == made_from:
         return tree
     for archive in archives:
@@ -114,7 +122,8 @@ def obtain(name: str, archives: Sequence[Archive], downloads: Path, fetching: Fe
             fetch(name, archive, archives, home, fetching)
     with replacing(tree) as fresh:
         for archive in archives:
-            place(archive, home / archive.file, inside(fresh, archive.into) if archive.into else fresh)
+            folder = inside(fresh, archive.into) if archive.into else fresh
+            place(archive, home / archive.file, folder, packed=packed)
         (fresh / MADE_FROM).write_text(made_from)
     return tree
 
@@ -190,14 +199,14 @@ def by_hand(name: str, archive: Archive, archives: Sequence[Archive], home: Path
     )
 
 
-def place(archive: Archive, path: Path, folder: Path) -> None:
-    """Unpack an archive into `folder`; a file that is none is put there as it is.
+def place(archive: Archive, path: Path, folder: Path, *, packed: bool = False) -> None:
+    """Unpack an archive into `folder`; a file that is none, or that stays packed, is put there as it is.
 
     Raises:
         DataError: the archive is damaged.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if not archive.file.endswith((".tar", ".tgz", ".tar.gz", ".zip")):
+    if packed or not archive.file.endswith((".tar", ".tgz", ".tar.gz", ".zip")):
         link_or_copy(path, folder / archive.file)
         return
     try:
@@ -226,7 +235,7 @@ def unpack(path: Path, folder: Path) -> None:
                 with zipped.open(entry) as stream:
                     write_member(folder, entry.filename, stream)
         return
-    with tarfile.open(path, tarinfo=Member) as archive:
+    with open_tar(path, "r") as archive:
         members = archive.getmembers()
         bounded(path, len(members), sum(member.size for member in members))
         for member in members:
@@ -248,6 +257,11 @@ class Member(tarfile.TarInfo):
         if member.type in b"xgXLK" and member.size > cls.LONGEST:
             raise UntrustedError(f"an archive whose header holds a name of {member.size:,} bytes; refused")
         return member
+
+
+def open_tar(path: Path, mode: Literal["r", "r:"]) -> tarfile.TarFile:
+    """Open a tar file of any compression (`r`), or of none (`r:`)."""
+    return tarfile.open(path, mode, tarinfo=Member)
 
 
 def bounded(path: Path, members: int, size: int) -> None:

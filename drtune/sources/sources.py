@@ -7,9 +7,11 @@ from drtune.base.yaml import ENDINGS
 from drtune.sources.archives import Fetching, obtain
 from drtune.sources.columns import PLAIN, Naming, table_in
 from drtune.sources.folder import existing_folder, folder_source
+from drtune.sources.hub import snapshot
 from drtune.sources.published import LAYOUTS
-from drtune.sources.record import read_record
+from drtune.sources.record import SHARDED, read_record
 from drtune.sources.samples import Source
+from drtune.sources.shards import read_shards
 from drtune.sources.table import table_source
 
 
@@ -48,9 +50,17 @@ def published_source(path: Path, downloads: Path, fetching: Fetching | None) -> 
         DataError: an archive cannot be had (says what to put where), or the extracted tree is not whole.
     """
     record = read_record(path)
-    tree = obtain(path.stem, record.files, downloads, fetching) if record.files else downloads
+    read, tree = SHARDED.get(record.layout), downloads
+    if record.hub:
+        tree = snapshot(path.stem, record.hub, list(record.parts.values()), downloads)
+    elif record.files:
+        tree = obtain(path.stem, record.files, downloads, fetching, packed=read is not None)
     try:
-        found, parts = LAYOUTS[record.layout](tree)
+        if read is not None:
+            names = None if isinstance(record.classes, int) else record.classes
+            found, parts = read_shards(tree, read, record.parts, record.columns, names)
+        else:
+            found, parts = LAYOUTS[record.layout](tree)
         classes = record.named(found)
     except DRTuneError:
         raise

@@ -25,7 +25,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
 from drtune.base.errors import StudyError
 from drtune.base.files import replacing
-from drtune.runs.store import check_reachable, scrub, sqlite_path, use_write_ahead_log
+from drtune.runs.store import check_reachable, scrub, sqlite_path, sqlite_uri, use_write_ahead_log
 
 log = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -54,9 +54,9 @@ class StorageAwayError(StudyError):
 
 def storage_url(root: Path, given: str = "") -> str:
     """Address of the storage: as given, else OPTUNA_STORAGE, else a sqlite file of the project."""
-    url = given or os.environ.get(VARIABLE, "") or f"sqlite:///{root / '.drtune' / 'optuna.db'}"
+    url = given or os.environ.get(VARIABLE, "") or sqlite_uri(root / ".drtune" / "optuna.db")
     path = sqlite_path(url)
-    return f"sqlite:///{root / path}" if path else url
+    return sqlite_uri(root / path) if path else url
 
 
 def open_storage(url: str) -> Storage:
@@ -110,7 +110,7 @@ def prepare_file(path: Path) -> None:
         with FileLock(f"{path}.lock", timeout=TURN_SECONDS):
             if not path.exists():
                 with replacing(path) as fresh:
-                    RDBStorage(f"sqlite:///{fresh}").engine.dispose()
+                    RDBStorage(sqlite_uri(fresh)).engine.dispose()
     use_write_ahead_log(path)
 
 

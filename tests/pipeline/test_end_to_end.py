@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-RANDOM = {"backbone.weights": "catalog/random.yaml"}
-DIGITS = {"data.source": "catalog/digits.yaml", "data.shots": 2, **RANDOM}
-DIGITS |= {"data.val_fraction": 0.05, "data.test_fraction": 0.05}
+TASK = {"data.source": "data/raw/squares", "backbone.weights": "catalog/random.yaml"}
+DRTUNE = [sys.executable, "-c", "from drtune.cli.main import app; app()"]
 STAGES = ["download", "extract", "train", "evaluate"]
 FIGURES = ["confusion_matrix.png", "learning_curves.png", "reliability.png"]
 SEVERAL = "import sys; from dvc.cli import main; sys.exit(max(main(line.split()) for line in sys.argv[1:]))"
@@ -107,15 +106,18 @@ class Repository:
 
 
 @pytest.fixture(scope="module")
-def repositories(tmp_path_factory, copy_code, tiny_params):
-    """A repository that holds the code and settings in a commit, and its twin in another folder."""
+def repositories(tmp_path_factory, copy_code, tiny_params, squares, empty_database):
+    """A repository that holds code, settings and images, and its twin in a folder of an odd name."""
     folder = copy_code(tmp_path_factory.mktemp("end to end") / "project")
-    tiny_params(folder / "params.yaml", DIGITS)
+    tiny_params(folder / "params.yaml", TASK)
+    squares(folder / "data/raw/squares")
     made = Repository(folder)
     made("git", "init", "-q")
-    made.commit("code")
-    twin = tmp_path_factory.mktemp("twin") / "another place"
+    made.dvc("add -q data/raw/squares")
+    made.commit("code and images")
+    twin = tmp_path_factory.mktemp("twin") / "Müller #1, what? 50%41"
     shutil.copytree(folder, twin)
+    shutil.copy(empty_database, folder)  # the twin makes its own, as a user's project does
     return made, Repository(twin)
 
 
@@ -147,7 +149,7 @@ def test_four_stages_give_model_metrics_and_figures(repository):
     folder = repository.folder
     assert repository.first == ["??", "dvc.lock", "??", "metrics/"], "all else belongs to DVC"
     metrics = json.loads((folder / "metrics/test.json").read_text())
-    assert metrics["test"]["n"] == 90
+    assert metrics["test"]["n"] == 9
     assert 0 <= metrics["test"]["accuracy"] <= 1
     names = {path.name for path in (folder / "models").iterdir()}
     assert names == {"model.safetensors", "model.json", "history.json"}
@@ -164,7 +166,7 @@ def test_a_second_repro_runs_nothing(repository):
 def test_dvc_s_own_commands_work(repository):
     shown = repository.dvc("metrics show --json")
     metrics = json.loads(shown)[""]["data"]
-    assert metrics["metrics/test.json"]["data"]["test"]["n"] == 90
+    assert metrics["metrics/test.json"]["data"]["test"]["n"] == 9
     assert 0 <= metrics["metrics/validation.json"]["data"]["val_accuracy"] <= 1
     repository.dvc("plots show -o plots", "plots diff HEAD -o difference", "metrics diff")
     for page in ("plots/index.html", "difference/index.html"):
@@ -191,7 +193,7 @@ def test_an_experiment_aside_runs_what_its_setting_touches_and_logs_into_the_sam
     assert [trial["name"] for trial in trials] == ["lighter"]
     (revision,) = trials[0]["revs"]
     assert revision["data"]["params"]["params.yaml"]["data"]["methods"]["dr_tune"]["weight"] == 0.5
-    assert revision["data"]["metrics"]["metrics/test.json"]["data"]["test"]["n"] == 90
+    assert revision["data"]["metrics"]["metrics/test.json"]["data"]["test"]["n"] == 9
     made = {path: out["hash"] for path, out in revision["data"]["outs"].items()}
     assert made["models"] != outs["models"], "the weight changes the model"
     assert (made["data/bank"], made["data/dataset"]) == (outs["data/bank"], outs["data/dataset"])
@@ -207,7 +209,7 @@ def test_stages_from_the_cache_show_the_runs_that_made_them(repository):
     runs = repository.runs()
     repository.dvc("exp apply lighter")
     assert repository.stages_of("dvc", "repro") == [], "all of it comes from the cache"
-    sync = [sys.executable, "-c", "from drtune.cli.main import app; app()", "sync"]
+    sync = [*DRTUNE, "sync"]
     assert "0 adopted" in repository(*sync)
     assert repository.pipelines() == [(status, shipped), (status, lighter)]
 
@@ -303,8 +305,8 @@ def test_a_stage_run_bare_in_a_hostile_process_gives_the_same_bytes(repository, 
     from drtune.runs.outs import describe_out
 
     bare = Repository(tmp_path / "bare")
-    names = ["drtune", "pipeline", "catalog", "params.yaml"]
-    bare.folder.mkdir()
+    names = ["drtune", "pipeline", "catalog", "params.yaml", "data/raw"]
+    (bare.folder / "data").mkdir(parents=True)
     for name in names:
         (bare.folder / name).symlink_to(repository.folder / name)
     bare.environment |= {"OMP_NUM_THREADS": "2", "PYTHONHASHSEED": "7"}
@@ -326,14 +328,17 @@ def test_a_checkpoint_of_an_edited_method_is_not_found(repository):
     assert current_stage_key(repository.folder, "train").key == before.key
 
 
-def test_a_clone_with_the_cache_has_everything_without_running(repository, tmp_path):
+def test_a_second_clone_pulls_and_has_nothing_to_run(repository, tmp_path):
+    repository.dvc(f"remote add -q --default storage {tmp_path}/storage", "push -q")
+    repository.commit("remote")
     clone = Repository(tmp_path / "clone")
     repository("git", "clone", "-q", str(repository.folder), str(clone.folder))
     assert json.loads((clone.folder / "metrics/validation.json").read_text())["val_accuracy"] >= 0
-    shutil.copytree(repository.folder / ".dvc/cache", clone.folder / ".dvc/cache")
-    clone.dvc("checkout")
+    clone.dvc("pull -q")
+    assert (clone.folder / "data/raw/squares/red/0.png").is_file()
     assert clone.stages_of("dvc", "repro") == []
     assert json.loads(clone.dvc("status --json")) == {}
+    assert clone.outs() == repository.outs()
 
 
 def test_every_executed_stage_has_one_finished_run_with_dvc_s_own_key(repository):
@@ -350,5 +355,26 @@ def test_every_executed_stage_has_one_finished_run_with_dvc_s_own_key(repository
 def test_all_over_again_in_another_folder_gives_the_same_bytes_and_keys(repository, twin):
     again, process = twin
     assert process.wait() == 0, (again.folder.parent / "shown").read_text()
+    again(*DRTUNE, "sync")  # what a busy machine had no time to ship
     assert again.outs() == repository.outs()
     assert again.runs() == repository.runs()[:4]
+
+
+def test_a_project_that_moves_keeps_runs_files_and_caches(twin, tmp_path):
+    again, process = twin
+    assert process.wait() == 0
+    again.commit("results")
+    moved = Repository(again.folder.rename(tmp_path / "ñ #2, 100% who?"))
+    assert json.loads(moved.dvc("status --json")) == {}
+    assert moved.stages_of("dvc", "repro") == []
+    shown = moved(*DRTUNE, "runs")
+    assert re.findall(rf"  ({'|'.join(STAGES)})  +FINISHED", shown) == STAGES[::-1]
+    (run,) = re.findall(r"download  +FINISHED +(\w{8})", shown)
+    assert "identical; " in moved(*DRTUNE, "verify", run)
+    moved.environment["MLFLOW_TRACKING_URI"] = "sqlite:///mlflow.db"
+    code = "import mlflow; print(mlflow.artifacts.load_text(mlflow.search_runs(search_all_experiments=True, "
+    code += "filter_string=\"tags.`drtune.stage` = 'evaluate'\").artifact_uri[0] + '/test.json'))"
+    metrics = json.loads((moved.folder / "metrics/test.json").read_text())
+    assert json.loads(moved(sys.executable, "-c", code)) == metrics
+    assert not again.folder.exists(), "nothing is written where the project was"
+    assert {path.name for path in tmp_path.iterdir()} == {moved.folder.name, "site"}

@@ -118,8 +118,11 @@ class Toy:
 
 @pytest.fixture(scope="session")
 def toy(tmp_path_factory, empty_database) -> Toy:
-    """A repository whose stages ran once, with uncommitted code, in an experiment that is gone."""
-    made = Toy(tmp_path_factory.mktemp("restore") / "a project")
+    """A repository whose stages ran once, with uncommitted code, in an experiment that is gone.
+
+    Its name holds what breaks careless addresses.
+    """
+    made = Toy(tmp_path_factory.mktemp("restore") / "a project 50%")
     made.folder.mkdir()
     made("git", "init", "-q", "-b", "main")
     made("dvc", "init", "-q")

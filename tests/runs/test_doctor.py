@@ -80,6 +80,23 @@ def test_a_commit_is_named(root, git):
     )
 
 
+def test_a_folder_that_dvc_cannot_copy_is_told(tmp_path):
+    text = "`dvc exp run --temp` and `--queue` fail where a path holds # ? ü; all else works"
+    remedy = "for these, move the project to a path of plain letters"
+    assert found(doctor.place(tmp_path / "#1 ü?"))["folder"] == ("note", text, remedy)
+    assert found(doctor.place(tmp_path / "a 50% 'b'")) == {}
+
+
+def test_a_project_that_was_moved_finds_its_runs_files_again(root, tmp_path):
+    with stage_run("toy", "train", record.collect(root), None, root=root) as run:
+        assert run.shipper.first_round.wait(60)
+    (root / "mlruns/toy/pipeline").mkdir(parents=True, exist_ok=True)
+    there = root.rename(tmp_path / "there")
+    looks = list(doctor.tracking_store(there, "toy"))
+    assert f"came from {root}; its runs find their files here now" in [look.found for look in looks]
+    assert "came from" not in str(list(doctor.tracking_store(there, "toy")))
+
+
 @pytest.mark.parametrize(
     ("said", "level", "text"),
     [

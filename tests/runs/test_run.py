@@ -196,6 +196,7 @@ def test_tags_of_a_run(tmp_path, monkeypatch):
     wanted = {
         "drtune.kind": "stage",
         "drtune.stage": "train@l2",
+        "mlflow.source.name": "pipeline train@l2",
         "drtune.schema": "1",
         "drtune.invocation": "e1",
     }

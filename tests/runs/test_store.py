@@ -1,6 +1,7 @@
 import contextlib
 import http.server
 import os
+import shutil
 import socket
 import sqlite3
 import threading
@@ -8,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine
 
 from drtune.runs import store
 
@@ -29,6 +31,27 @@ def test_the_default_is_the_file_that_plain_mlflow_ui_opens():
 def test_the_environment_names_another_store(given, used, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
     assert store.store_uri(Path("/p")) == used
+
+
+@pytest.mark.parametrize("name", ["a b", "ü", "50%", "%41", "what?", "#1"])
+def test_the_file_that_a_library_opens_has_the_folder_s_name(name, tmp_path):
+    uri = store.store_uri(tmp_path / name)
+    assert store.sqlite_path(uri) == tmp_path / name / "mlflow.db"
+    assert create_engine(uri).url.database == str(tmp_path / name / "mlflow.db")
+
+
+def test_mlflow_makes_no_folder_beside(tmp_path, monkeypatch, empty_database):
+    from mlflow import MlflowClient
+
+    root = tmp_path / "a%3Fb?c#d"
+    (root / "stage").mkdir(parents=True)
+    shutil.copy(empty_database, root / "mlflow.db")
+    monkeypatch.chdir(root / "stage")
+    uri = store.for_mlflow(store.store_uri(root))
+    assert uri == "sqlite:///../mlflow.db"
+    assert MlflowClient(uri).get_experiment("0").name == "Default"
+    assert list(tmp_path.iterdir()) == [root]
+    assert store.for_mlflow("sqlite:////a b/m.db") == "sqlite:////a b/m.db"
 
 
 def test_defaults_leave_what_the_user_set(monkeypatch):

@@ -1,7 +1,9 @@
 """From data.source to rows: a record or a folder."""
 
+import io
 import json
 import shutil
+import tarfile
 import zipfile
 from hashlib import sha256
 from pathlib import Path
@@ -111,6 +113,25 @@ def test_a_record_of_ones_own_is_fetched_checked_and_read_again_after_a_change(t
     shutil.rmtree(tmp_path / "downloads/mine/extracted/mine/cat")
     source = read_source(str(record), tmp_path / "downloads")
     assert [row.id for row in source.parts["train"]] == ["deep/mine/cat/1.jpg", "deep/mine/dog/2.jpg"]
+
+
+def test_shards_of_a_record_stay_packed(tmp_path):
+    shard = tmp_path / "train-0.tar"
+    with tarfile.open(shard, "w") as archive:
+        for name, content in {"1.jpg": b"one", "1.txt": b"dog", "2.jpg": b"two", "2.txt": b"cat"}.items():
+            about = tarfile.TarInfo(name)
+            about.size = len(content)
+            archive.addfile(about, io.BytesIO(content))
+    record = tmp_path / "mine.yaml"
+    text = (CATALOG / "eurosat.yaml").read_text().split("classes:")[0]
+    text += "classes: [dog, cat]\nsplit: none\nlayout: webdataset\nparts: {train: '*/train-*.tar'}\n"
+    text += "columns: {label: txt}\nfiles:\n"
+    text += f"  - {{url: 'file://{shard}', into: a, sha256: {sha256(shard.read_bytes()).hexdigest()}}}\n"
+    record.write_text(text)
+    source = read_source(str(record), tmp_path / "downloads")
+    rows = [(row.id, source.classes[row.label], row.load()) for row in source.parts["train"]]
+    assert rows == [("a/train-0.tar/1", "dog", b"one"), ("a/train-0.tar/2", "cat", b"two")]
+    assert [path.name for path in (tmp_path / "downloads/mine/extracted/a").iterdir()] == ["train-0.tar"]
 
 
 def test_cars_say_what_to_put_where(tmp_path):
