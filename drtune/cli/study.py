@@ -1,5 +1,6 @@
 """The commands about Optuna studies; `drtune.cli.main` puts them together."""
 
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,6 +9,7 @@ import typer
 from drtune.cli.runs import faults
 
 if TYPE_CHECKING:
+    from drtune.studies.storage import Storage as Opened
     from drtune.studies.study import Study
 
 study = typer.Typer(
@@ -50,18 +52,17 @@ def go(name: str, trials: int | None, timeout: float | None, workers: int, gpus:
     """Work on a study and say what came of it."""
     from drtune.runs.stage_key import store_root
     from drtune.studies.launch import Order, run_study
-    from drtune.studies.status import as_text
+    from drtune.studies.report import as_text
 
     order = Order(name, trials, timeout, workers, [part for part in gpus.split(",") if part], storage)
     with faults():
-        done = run_study(store_root(), order, typer.echo)
-        typer.echo(as_text(done))
+        typer.echo(as_text(run_study(store_root(), order, typer.echo)))
 
 
 @study.command()
 def status(name: Named = "", storage: Storage = "") -> None:
     """Say how a study stands: its trials, the best, what matters."""
-    from drtune.studies.status import as_text
+    from drtune.studies.report import as_text
 
     with faults():
         typer.echo(as_text(opened(name, storage)))
@@ -70,26 +71,22 @@ def status(name: Named = "", storage: Storage = "") -> None:
 @study.command(name="list")
 def list_studies(storage: Storage = "") -> None:
     """List the studies of a storage, the newest last."""
-    from drtune.runs.stage_key import store_root
-    from drtune.studies.status import existing, overview
-    from drtune.studies.storage import storage_url
+    from drtune.studies.report import overview
 
     with faults():
-        typer.echo(overview(existing(storage_url(store_root(), storage))))
+        typer.echo(overview(existing(storage)))
 
 
 @study.command()
 def apply(
     name: Named = "",
     trial: Annotated[int | None, typer.Option(help="number of a trial; the best unless given")] = None,
-    force: Annotated[
-        bool, typer.Option(help="though params.yaml has changes that are not committed")
-    ] = False,
+    force: Annotated[bool, typer.Option(help="though params.yaml has uncommitted changes")] = False,
     storage: Storage = "",
 ) -> None:
     """Write the best trial's settings into params.yaml; `dvc repro` then takes its model from the cache."""
     from drtune.runs.stage_key import store_root
-    from drtune.studies.launch import apply_trial
+    from drtune.studies.winner import apply_trial
 
     with faults():
         apply_trial(store_root(), opened(name, storage), trial, force, typer.echo)
@@ -102,7 +99,7 @@ def export(
     storage: Storage = "",
 ) -> None:
     """Write a study as small, sorted JSON for git."""
-    from drtune.studies.winner import export as write
+    from drtune.studies.report import export as write
 
     with faults():
         found = opened(name, storage)
@@ -115,21 +112,33 @@ def export(
 def dashboard(
     port: Annotated[int, typer.Option(help="of the page on this machine")] = 8080, storage: Storage = ""
 ) -> None:
-    """Open the storage in optuna-dashboard, which the extra `dashboard` installs."""
-    from drtune.runs.stage_key import store_root
-    from drtune.studies.status import existing, serve_dashboard
-    from drtune.studies.storage import storage_url
+    """Open the storage in optuna-dashboard, which the extra `dashboard` installs; Ctrl-C ends it."""
+    from drtune.base.errors import StudyError
 
     with faults():
-        serve_dashboard(existing(storage_url(store_root(), storage)), port)
+        opened_storage = existing(storage)
+        try:
+            import_module("optuna_dashboard").run_server(opened_storage, host="127.0.0.1", port=port)
+        except ImportError:
+            remedy = "pip install 'drtune-pipeline[dashboard]'"
+            raise StudyError(f"optuna-dashboard is not installed; {remedy}") from None
+        except OSError as fault:
+            raise StudyError(f"port {port}: {fault.strerror}; choose another with --port") from None
+
+
+def existing(storage: str) -> "Opened":
+    """The storage at an address or of the project, which must be there."""
+    from drtune.runs.stage_key import store_root
+    from drtune.studies import report
+    from drtune.studies.storage import storage_url
+
+    return report.existing(storage_url(store_root(), storage))
 
 
 def opened(name: str, storage: str) -> "Study":
     """A study that is there; the newest without a name."""
-    from drtune.runs.stage_key import store_root
-    from drtune.studies.status import existing, newest
-    from drtune.studies.storage import storage_url
+    from drtune.studies.report import newest
     from drtune.studies.study import Study
 
-    store = existing(storage_url(store_root(), storage))
+    store = existing(storage)
     return Study(store, name or newest(store))
