@@ -2,15 +2,11 @@
 
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from drtune.cli.runs import faults
-
-if TYPE_CHECKING:
-    from drtune.studies.storage import Storage as Opened
-    from drtune.studies.study import Study
 
 study = typer.Typer(
     no_args_is_help=True, help="Optuna studies of the settings that params.yaml names in `study`."
@@ -43,38 +39,39 @@ def resume(
     name: Named = "", timeout: Timeout = None, workers: Workers = 1, gpus: Gpus = "", storage: Storage = ""
 ) -> None:
     """Go on with a study: exactly the trials that are missing."""
+    from drtune.studies import report
+
     with faults():
-        found = opened(name, storage)
+        found = report.named(name, storage)
     go(found.name, found.limit, timeout, workers, gpus, storage)
 
 
 def go(name: str, trials: int | None, timeout: float | None, workers: int, gpus: str, storage: str) -> None:
     """Work on a study and say what came of it."""
     from drtune.runs.stage_key import store_root
-    from drtune.studies.launch import Order, run_study
-    from drtune.studies.report import as_text
+    from drtune.studies import launch, report
 
-    order = Order(name, trials, timeout, workers, [part for part in gpus.split(",") if part], storage)
+    order = launch.Order(name, trials, timeout, workers, [part for part in gpus.split(",") if part], storage)
     with faults():
-        typer.echo(as_text(run_study(store_root(), order, typer.echo)))
+        typer.echo(report.as_text(launch.run_study(store_root(), order, typer.echo)))
 
 
 @study.command()
 def status(name: Named = "", storage: Storage = "") -> None:
     """Say how a study stands: its trials, the best, what matters."""
-    from drtune.studies.report import as_text
+    from drtune.studies import report
 
     with faults():
-        typer.echo(as_text(opened(name, storage)))
+        typer.echo(report.as_text(report.named(name, storage)))
 
 
 @study.command(name="list")
 def list_studies(storage: Storage = "") -> None:
     """List the studies of a storage, the newest last."""
-    from drtune.studies.report import overview
+    from drtune.studies import report
 
     with faults():
-        typer.echo(overview(existing(storage)))
+        typer.echo(report.overview(report.existing(storage)))
 
 
 @study.command()
@@ -86,10 +83,10 @@ def apply(
 ) -> None:
     """Write the best trial's settings into params.yaml; `dvc repro` then takes its model from the cache."""
     from drtune.runs.stage_key import store_root
-    from drtune.studies.winner import apply_trial
+    from drtune.studies import report, winner
 
     with faults():
-        apply_trial(store_root(), opened(name, storage), trial, force, typer.echo)
+        winner.apply_trial(store_root(), report.named(name, storage), trial, force, typer.echo)
 
 
 @study.command()
@@ -99,12 +96,12 @@ def export(
     storage: Storage = "",
 ) -> None:
     """Write a study as small, sorted JSON for git."""
-    from drtune.studies.report import export as write
+    from drtune.studies import report
 
     with faults():
-        found = opened(name, storage)
+        found = report.named(name, storage)
         target = out or Path("studies") / f"{found.name}.json"
-        write(found, target)
+        report.export(found, target)
         typer.echo(str(target))
 
 
@@ -114,31 +111,14 @@ def dashboard(
 ) -> None:
     """Open the storage in optuna-dashboard, which the extra `dashboard` installs; Ctrl-C ends it."""
     from drtune.base.errors import StudyError
+    from drtune.studies import report
 
     with faults():
-        opened_storage = existing(storage)
+        found = report.existing(storage)
         try:
-            import_module("optuna_dashboard").run_server(opened_storage, host="127.0.0.1", port=port)
+            import_module("optuna_dashboard").run_server(found, host="127.0.0.1", port=port)
         except ImportError:
             remedy = "pip install 'drtune-pipeline[dashboard]'"
             raise StudyError(f"optuna-dashboard is not installed; {remedy}") from None
         except OSError as fault:
             raise StudyError(f"port {port}: {fault.strerror}; choose another with --port") from None
-
-
-def existing(storage: str) -> "Opened":
-    """The storage at an address or of the project, which must be there."""
-    from drtune.runs.stage_key import store_root
-    from drtune.studies import report
-    from drtune.studies.storage import storage_url
-
-    return report.existing(storage_url(store_root(), storage))
-
-
-def opened(name: str, storage: str) -> "Study":
-    """A study that is there; the newest without a name."""
-    from drtune.studies.report import newest
-    from drtune.studies.study import Study
-
-    store = existing(storage)
-    return Study(store, name or newest(store))

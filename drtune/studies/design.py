@@ -11,7 +11,7 @@ from drtune.base.errors import StudyError
 from drtune.base.settings import Params
 from drtune.runs.naming import flat
 from drtune.runs.stage_key import StageIdentity, current_stage_key
-from drtune.studies.domains import Domain, described, domain_from
+from drtune.studies.domains import Space, described, domain_from
 from drtune.studies.space import StudySettings, own_values, read_study
 
 SHORT = 8
@@ -20,21 +20,13 @@ SHORT = 8
 
 @dataclass(frozen=True)
 class Design:
-    """A study's plan, and all that its trials have in common.
-
-    Attributes:
-        settings: `study` in params.yaml.
-        space: dotted name -> domain.
-        own: what params.yaml says of each name of the space.
-        params: what the train stage depends on, without the names of the space; dotted.
-        deps: path -> md5 of the train stage's dependencies: code, data set, bank, weights.
-    """
+    """A study's plan, and all that its trials have in common."""
 
     settings: StudySettings
-    space: Mapping[str, Domain]
-    own: Mapping[str, Any]
-    params: Mapping[str, Any]
-    deps: Mapping[str, str]
+    space: Space
+    own: Mapping[str, Any]  # what params.yaml says of each name of the space
+    params: Mapping[str, Any]  # what the train stage depends on, without those names; dotted
+    deps: Mapping[str, str]  # path -> md5 of the stage's dependencies: code, data set, bank, weights
 
     def facts(self) -> dict[str, Any]:
         """As JSON."""
@@ -59,12 +51,7 @@ class Design:
 
 
 def design_of(params: Params, entry: Mapping[str, Any]) -> Design:
-    """The design that params.yaml and the train stage make; a ConfigError lists faults in `study`.
-
-    Args:
-        params: settings, read with every method's.
-        entry: the train stage as dvc.lock will describe it, from `train_stage`.
-    """
+    """The design that params.yaml and the train stage make; a ConfigError lists faults in `study`."""
     settings, space = read_study(params)
     stage = {name: value for file in entry.get("params", {}).values() for name, value in file.items()}
     common = {name: value for name, value in flat(stage).items() if name not in space}

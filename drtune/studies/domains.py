@@ -2,8 +2,8 @@
 
 import itertools
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from decimal import Decimal
 from typing import Any
 
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -89,14 +89,14 @@ def checked_range(entry: Mapping[str, Any], whole: bool) -> FloatDistribution | 
         raise ValueError(f"step {step:g}: must be above 0, at most high - low, and without log")
     if whole and not all(float(value).is_integer() for value in (low, high, step or 1)):
         raise ValueError(f"takes whole numbers, got low {low:g}, high {high:g}, step {step or 1:g}")
-    first, last = Decimal(repr(low)), Decimal(repr(high))
-    if step is not None and (over := (last - first) % Decimal(repr(step))):
-        raise ValueError(
-            f"high {high:g} is no whole number of steps above low {low:g}; set high: {last - over:g}"
+    with warnings.catch_warnings(action="ignore"):  # Optuna says the same
+        steps = (
+            IntDistribution(low, high, log, step or 1) if whole else FloatDistribution(low, high, log, step)
         )
-    if whole:
-        return IntDistribution(int(low), int(high), log, int(step or 1))
-    return FloatDistribution(low, high, log, step)
+    if steps.high != high:
+        what = f"high {high:g} is no whole number of steps above low {low:g}"
+        raise ValueError(f"{what}; set high: {steps.high:g}")
+    return steps
 
 
 def written(value: Any) -> str:

@@ -130,23 +130,17 @@ class Watch:
 
     def look(self) -> None:
         """Look for trials that have ended."""
-        trials = patiently(self.study.standings)
+        trials, best = patiently(self.study.standings), patiently(self.study.best)
         fresh = [trial for trial in trials if trial.ended and trial.number not in self.told]
-        if not fresh:
-            return
-        best = {trial.number for trial in patiently(self.study.best)}
         for trial in sorted(fresh, key=lambda trial: trial.ended):
             self.told.add(trial.number)
-            mark = "  best" if trial.number in best else ""
-            self.say(f"{len(self.told):>3} of {self.study.limit}  {line_of(trial)}{mark}")
-        tell(self.study, self.run, trials)
-
-
-def line_of(trial: Standing) -> str:
-    """A trial in one line."""
-    values = ", ".join(f"{value:.4f}" for value in trial.values) or "no value"
-    what = {"COMPLETE": values, "PRUNED": f"pruned at {values}"}.get(trial.state, trial.fault or "stopped")
-    return f"trial {trial.first}: {what}"
+            values = ", ".join(f"{value:.4f}" for value in trial.values) or "no value"
+            words = {"COMPLETE": values, "PRUNED": f"pruned at {values}"}
+            what = words.get(trial.state, trial.fault or "stopped")
+            mark = "  best" if trial.number in {one.number for one in best} else ""
+            self.say(f"{len(self.told):>3} of {self.study.limit}  trial {trial.first}: {what}{mark}")
+        if fresh:
+            tell(self.study, self.run, trials)
 
 
 def tell(study: Study, run: StudyRun, trials: Sequence[Standing], note: str = "") -> None:

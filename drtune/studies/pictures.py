@@ -13,12 +13,13 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
-from optuna.distributions import CategoricalDistribution, IntDistribution
+from optuna.distributions import CategoricalDistribution
 
 from drtune.evaluation.pictures.style import BLUE, GREY, SKY, VERMILION, message, new_figure, shorten, styled
 from drtune.studies.domains import Domain, Space, ends, written
 from drtune.studies.space import StudySettings
 from drtune.studies.standing import Standing, counts
+from drtune.studies.study import Study
 
 DARKENING = LinearSegmentedColormap.from_list("darkening", ["#bfe3b4", "#41b6c4", "#225ea8", "#081d58"])
 WIDE = 1000.0
@@ -35,23 +36,14 @@ Groups = Mapping[str, Sequence[Standing]]
 """What a mark means, as the legend has it -> the trials that bear it; in the order of `LOOKS`."""
 
 
-def study_figures(
-    trials: Sequence[Standing],
-    best: Sequence[Standing],
-    settings: StudySettings,
-    space: Space,
-    shares: Mapping[str, float],
-) -> dict[str, Figure]:
+def study_figures(study: Study) -> dict[str, Figure]:
     """All pictures of a study, by file name.
 
     One objective gives `history`, `importances` (where there are any), `slices` and `parallel`; two give
     `front` and the `slices` of the first. A study without a completed trial gives a `history` that says so.
-
-    Args:
-        trials: those that ended; `best` of them as `Study.best` has it.
-        settings: of the study, whose `space` gives the axes.
-        shares: importances, name -> share in [0, 1].
     """
+    trials, best = [trial for trial in study.standings() if trial.ended], study.best()
+    settings, space = study.settings, study.space
     head = f"{len(trials)} trials ({counts(trials)})" if trials else "0 trials"
     done, pruned = measured(trials, "COMPLETE"), measured(trials, "PRUNED")
     if not done:
@@ -70,6 +62,7 @@ def study_figures(
     better = np.maximum if settings.maximize[0] else np.minimum
     figures["history"] = history(groups, done, better, sides[0], f"Course of the study: {head}")
     figures["parallel"] = parallel(done, {FIRST: 0, one: best[0].first}, sides[0], settings, space)
+    shares = study.importances()
     return figures | ({"importances": importances(shares, settings.metric)} if shares else {})
 
 
@@ -108,19 +101,19 @@ def slices(groups: Groups, side: str, space: Space, title: str) -> Figure:
     rows = -(-len(space) // columns)
     figure = new_figure(max(3.1 * columns + 1.2, 6.5), 2.5 * rows + 1.3)
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False).flat
-    numbers = [trial.first for trial in groups[COMPLETE]]
-    colours = ScalarMappable(
-        Normalize(0, max(1, *(t.first for group in groups.values() for t in group))), DARKENING
-    )
+    done = groups[COMPLETE]
+    last = max(trial.first for group in groups.values() for trial in group)
+    colours = ScalarMappable(Normalize(0, max(1, last)), DARKENING)
+    look = {"cmap": DARKENING, "norm": colours.norm, "zorder": 2.1, "clip_on": False}
     for axes, (name, short) in zip(panels, short_names(list(space)).items(), strict=False):
-        spots = [place_of(space[name], trial.params[name]) for trial in groups[COMPLETE]]
-        mark(axes, groups, lambda trial, name=name: place_of(space[name], trial.params[name]))  # type: ignore[misc]
-        heights = [trial.values[0] for trial in groups[COMPLETE]]
-        axes.scatter(
-            spots, heights, 36, numbers, cmap=DARKENING, norm=colours.norm, zorder=2.1, clip_on=False
-        )
-        lay_along(axes, space[name])
-        axes.set_xlabel(short)
+        places = {
+            trial.first: height(space[name], trial.params[name]) for g in groups.values() for trial in g
+        }
+        mark(axes, groups, lambda trial, places=places: places[trial.first])  # type: ignore[misc]
+        spots = [places[trial.first] for trial in done], [trial.values[0] for trial in done]
+        axes.scatter(*spots, 36, [trial.first for trial in done], **look)
+        axes.set_xticks(*zip(*ticks_of(space[name]), strict=True))
+        axes.set(xlim=(-0.08, 1.08), xlabel=short)
     for axes in list(panels[len(space) :]):
         axes.remove()
     ticks = MaxNLocator(integer=True, min_n_ticks=1)
@@ -138,11 +131,9 @@ def parallel(
     axes = figure.add_subplot()
     for column, domain in enumerate(space.values()):
         axes.plot((column, column), (0, 1), color="#888888", linewidth=1, zorder=1)
-        for value in ends(domain):
-            spot = height(domain, value)
-            shift, va = {0.0: (-5, "top"), 1.0: (5, "bottom")}.get(spot, (0, "center"))
-            text, where = shorten(written(value), 16), {"xytext": (0, shift), "textcoords": "offset points"}
-            axes.annotate(text, (column, spot), ha="center", va=va, size=9, zorder=5, **where)  # type: ignore
+        for place, text in ticks_of(domain):
+            paper = {"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.8}
+            axes.text(column + 0.05, place, text, va="center", size=9, zorder=5, bbox=paper)
     low, *_, high = sorted([trial.values[0] for trial in done] * 2)
     norm = (LogNorm if is_wide([low, high]) else Normalize)(low, high)
     colours = DARKENING if settings.maximize[0] else DARKENING.reversed()
@@ -205,7 +196,9 @@ def mark(axes: Axes, groups: Groups, x: Callable[[Standing], float], objective: 
 def stretch(axis: Axis, values: Sequence[float]) -> None:
     """Make an axis logarithmic where a linear one would hide most of its values."""
     if is_wide(values):
-        lay_decades(axis, min(values), max(values))
+        axis.axes.set(**{f"{axis.axis_name}scale": "log"})  # type: ignore[attr-defined]
+        axis.set_major_formatter("{x:.4g}")
+        axis.set_minor_formatter(NullFormatter())
 
 
 def is_wide(values: Sequence[float]) -> bool:
@@ -213,40 +206,25 @@ def is_wide(values: Sequence[float]) -> bool:
     return 0 < WIDE * min(values) <= max(values)
 
 
-def lay_decades(axis: Axis, low: float, high: float) -> None:
-    """Make an axis logarithmic, with a few round numbers on it."""
-    axis.axes.set(**{f"{axis.axis_name}scale": "log"})  # type: ignore[attr-defined]
-    decades = math.log10(high) - math.log10(low)
-    digits = (1,) if decades > 2 else (1, 3) if decades > 1 else (1, 2, 5)
-    axis.set_major_locator(LogLocator(subs=digits, numticks=5))
-    axis.set_major_formatter("{x:.4g}")
-    axis.set_minor_formatter(NullFormatter())
-
-
-def lay_along(axes: Axes, domain: Domain) -> None:
-    """Give the horizontal axis the scale of a setting's domain."""
-    if isinstance(domain, CategoricalDistribution):
-        axes.set_xticks(range(len(domain.choices)), [shorten(written(value), 16) for value in domain.choices])
-        axes.set_xlim(-0.5, len(domain.choices) - 0.5)
-        return
-    axes.set_xlim(domain.low, domain.high)
-    if domain.log:
-        lay_decades(axes.xaxis, domain.low, domain.high)
-    else:
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=isinstance(domain, IntDistribution)))
-
-
-def place_of(domain: Domain, value: Any) -> float:
-    """Coordinate of a value: a number itself, of a choice its index."""
-    return domain.choices.index(value) if isinstance(domain, CategoricalDistribution) else float(value)
-
-
 def height(domain: Domain, value: Any) -> float:
     """How far a value lies from the lowest (0) to the highest (1) of its domain, in decades if log."""
-    low, place, high = (place_of(domain, one) for one in (ends(domain)[0], value, ends(domain)[-1]))
-    if isinstance(domain, CategoricalDistribution) or not domain.log:
-        return (place - low) / (high - low)
-    return math.log(place / low) / math.log(high / low)
+    if isinstance(domain, CategoricalDistribution):
+        return domain.choices.index(value) / (len(domain.choices) - 1)
+    scale = math.log if domain.log else float
+    return (scale(value) - scale(domain.low)) / (scale(domain.high) - scale(domain.low))
+
+
+def ticks_of(domain: Domain) -> list[tuple[float, str]]:
+    """Heights and labels of a few values of a domain: all choices, round numbers, else both ends."""
+    values: Sequence[Any] = ends(domain)
+    if not isinstance(domain, CategoricalDistribution):
+        decades = math.log10(domain.high) - math.log10(domain.low) if domain.log else 0
+        digits = (1,) if decades > 2 else (1, 3) if decades > 1 else (1, 2, 5)
+        locator = LogLocator(subs=digits, numticks=5) if domain.log else MaxNLocator(4)
+        places = [float(place) for place in locator.tick_values(domain.low, domain.high)]
+        inside = [place for place in places if domain.low <= place <= domain.high]
+        values = inside if len(inside) > 1 else values
+    return [(height(domain, value), shorten(written(value), 16)) for value in values]
 
 
 def short_names(names: Sequence[str]) -> dict[str, str]:

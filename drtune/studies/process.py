@@ -29,7 +29,7 @@ def main(name: str, until: float | None) -> None:
     from drtune.studies.design import design_of, require_same, train_stage
     from drtune.studies.storage import open_storage, patiently, storage_url
     from drtune.studies.study import Study
-    from drtune.studies.trial import Common, run_trial
+    from drtune.studies.trial import run_trial
     from drtune.studies.worker import work_through
 
     root = store_root()
@@ -38,8 +38,8 @@ def main(name: str, until: float | None) -> None:
     require_same(name, study.design, design_of(params, identity.entry))
     record = collect(Path.cwd())
     process = {tag: text for tag, text in record.tags().items() if tag.startswith("proc.")}
-    common = Common(study, params, identity, record, root)
-    work_through(study, root, process, until, partial(run_trial, common))
+    run = partial(run_trial, study, params, identity, record, root)
+    work_through(study, root, process, until, run)
 
 
 if __name__ == "__main__":

@@ -13,11 +13,12 @@ from drtune.base.errors import StudyError
 from drtune.base.files import write_json
 from drtune.evaluation.pictures.style import save
 from drtune.runs.naming import encoded
+from drtune.runs.stage_key import store_root
 from drtune.runs.store import sqlite_path
 from drtune.studies.domains import described, written
 from drtune.studies.pictures import study_figures
 from drtune.studies.standing import Standing, counts, word_of
-from drtune.studies.storage import Storage, open_storage
+from drtune.studies.storage import Storage, open_storage, storage_url
 from drtune.studies.study import Study
 
 WIDTH = 200
@@ -26,12 +27,19 @@ SHOWN = 10
 NONE = "there is no study yet; `drtune study run` makes one"
 
 
-def existing(url: str) -> Storage:
-    """The storage at an address, which looking at it does not make; a StudyError where there is none."""
+def existing(address: str) -> Storage:
+    """The storage at an address or of the project; a StudyError where looking at it would make it."""
+    url = storage_url(store_root(), address)
     path = sqlite_path(url)
     if path is not None and not path.exists():
         raise StudyError(NONE)
     return open_storage(url)
+
+
+def named(name: str, address: str) -> Study:
+    """A study in a storage that is there; the newest without a name."""
+    storage = existing(address)
+    return Study(storage, name or newest(storage))
 
 
 def by_age(storage: Storage) -> list[str]:
@@ -124,8 +132,6 @@ def export(study: Study, path: Path) -> None:
 
 def write_report(study: Study, folder: Path) -> None:
     """Write the pictures of a study and its summary to a folder."""
-    ended = [trial for trial in study.standings() if trial.ended]
-    figures = study_figures(ended, study.best(), study.settings, study.space, study.importances())
-    for name, figure in figures.items():
+    for name, figure in study_figures(study).items():
         save(figure, folder / f"{name}.png")
     export(study, folder / "study.json")

@@ -20,26 +20,16 @@ RETRIES = 1
 
 @dataclass(frozen=True)
 class Standing:
-    """One trial as people see it.
+    """One trial as people see it."""
 
-    Attributes:
-        number: of its latest attempt; `first` of its first, which names its folder and its run.
-        state: WAITING, RUNNING, COMPLETE, PRUNED or FAIL; one whose process is gone does not run.
-        values: of the objectives; of a pruned trial the last value reported.
-        params: dotted name -> value.
-        fault: why it failed, where the training itself did.
-        where: host and process of a running one.
-        ended: Unix seconds; 0 for one that has not, or is to be given again.
-    """
-
-    number: int
-    first: int
-    state: str
-    values: tuple[float, ...]
+    number: int  # of its latest attempt
+    first: int  # of its first, which names its folder and its run
+    state: str  # WAITING, RUNNING, COMPLETE, PRUNED or FAIL; one whose process is gone does not run
+    values: tuple[float, ...]  # of the objectives; of a pruned trial the last value reported
     params: Mapping[str, Any]
-    fault: str
-    where: str
-    ended: float
+    fault: str  # why it failed, where the training itself did
+    where: str  # host and process of a running one
+    ended: float  # Unix seconds; 0 for one that has not, or is to be given again
 
 
 def standing_of(trial: FrozenTrial) -> Standing:

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 import optuna
 import sqlalchemy
@@ -82,9 +82,7 @@ def open_storage(url: str) -> Storage:
     try:
         if path:
             prepare_file(path)
-        with first_use(url) as engine:
-            refuse_foreign(engine, shown)
-            return connected(url)
+        return connected(url, shown)
     except ModuleNotFoundError as fault:
         remedy = f"pip install '{fault.name}[binary]'" if fault.name == "psycopg" else f"allowed: {kinds}"
         what = f"needs the package {fault.name}, which is not here"
@@ -134,36 +132,25 @@ def prepare_file(path: Path) -> None:
             raise sqlite3.DatabaseError(f"database disk image is malformed: {' '.join(found.split())}")
 
 
-def connected(url: str) -> Storage:
-    """An open storage whose connections are tried before they are used again."""
-    seconds = {"timeout": 60} if sqlite_path(url) else {"connect_timeout": CONNECT_SECONDS}
-    storage = RDBStorage(
-        url,
-        engine_kwargs={"pool_pre_ping": True, "connect_args": seconds},
-        heartbeat_interval=HEARTBEAT_SECONDS,
-        grace_period=GRACE_SECONDS,
-    )
-    if not sqlite_path(url):
-        sqlalchemy.event.listen(storage.engine, "connect", use_utc)
-        storage.engine.dispose()  # its first connections were made before
-    return storage
+def connected(url: str, shown: str) -> Storage:
+    """An open storage whose connections are tried before they are used again.
 
-
-def use_utc(connection: Any, record: object) -> None:
-    """Optuna stores heartbeats in a connection's local time, which machines and seasons disagree about."""
-    with connection.cursor() as cursor:
-        cursor.execute("SET TIME ZONE 'UTC'")
-    connection.commit()
-
-
-@contextmanager
-def first_use(url: str) -> Iterator[sqlalchemy.Engine]:
-    """One process at a time while the tables may not be there yet; a sqlite file is never without them."""
+    One process at a time while the tables may not be there yet; a sqlite file is never without them.
+    """
     file = sqlite_path(url)
-    engine = sqlalchemy.create_engine(url, connect_args={} if file else {"connect_timeout": CONNECT_SECONDS})
+    # Optuna stores heartbeats in a connection's local time, which machines and seasons disagree about
+    postgres = {"connect_timeout": CONNECT_SECONDS, "options": "-c timezone=UTC"}
+    arguments = {"pool_pre_ping": True, "connect_args": {"timeout": 60} if file else postgres}
+    engine = sqlalchemy.create_engine(url, **arguments)
     try:
         with nullcontext() if file else advisory_lock(engine, "drtune study tables"):
-            yield engine
+            refuse_foreign(engine, shown)
+            return RDBStorage(
+                url,
+                engine_kwargs=arguments,
+                heartbeat_interval=HEARTBEAT_SECONDS,
+                grace_period=GRACE_SECONDS,
+            )
     finally:
         engine.dispose()
 

@@ -88,13 +88,10 @@ class Attempt:
             patiently(self.trial.set_user_attr, FAULT, fault)
         self._tell(state=FAIL)
 
-    def stopped(self) -> None:
-        """Its process was told to end: the next worker goes on with it."""
-        self.trial.set_user_attr(STOPPED, True)
-        self.crashed()
-
-    def crashed(self) -> None:
-        """Its process ends with it: it is tried once more."""
+    def stopped(self, told: bool = True) -> None:
+        """Its process ends: where it was told to, the next worker goes on with it, else once."""
+        if told:
+            self.trial.set_user_attr(STOPPED, True)
         self.study.inner.tell(self.trial, state=FAIL)
 
     @contextmanager
@@ -122,19 +119,14 @@ class Attempt:
 
 
 class Study:
-    """A study in its storage; a StudyError where there is none of this name.
-
-    Args:
-        storage: from `open_storage`.
-        name: of the study.
-    """
+    """A study in its storage; a StudyError where there is none of this name, or it is broken."""
 
     def __init__(self, storage: Storage, name: str) -> None:
         self.storage, self.name = storage, name
         try:
             self.inner = optuna.load_study(study_name=name, storage=storage)
         except KeyError:
-            known = ", ".join(names(storage)) or "none"
+            known = ", ".join(sorted(optuna.get_all_study_names(storage))) or "none"
             raise StudyError(f"study {name!r}: there is no such study; there are: {known}") from None
         with whole(name):
             if DESIGN not in (facts := self.inner.user_attrs):
@@ -191,7 +183,7 @@ class Study:
     def sweep(self) -> list[int]:
         """End the trials whose process is gone, and give again those that deserve it; hold the turn.
 
-        Returns the numbers of the trials that were given again.
+        Returns the numbers of those that are given again.
         """
         silent = set(self.storage._get_stale_trial_ids(self.inner._study_id))
         for trial in self.trials():
@@ -237,11 +229,6 @@ class Study:
                 return {}
 
 
-def names(storage: Storage) -> list[str]:
-    """Names of all studies in a storage."""
-    return sorted(optuna.get_all_study_names(storage))
-
-
 def begin(storage: Storage, name: str, design: Design, trials: int) -> Study:
     """Make a study, or go on with it; its first trial is params.yaml as it stands.
 
@@ -258,7 +245,7 @@ def _begin(storage: Storage, name: str, design: Design, trials: int) -> Study:
         StudyDirection.MAXIMIZE if more else StudyDirection.MINIMIZE for more in design.settings.maximize
     ]
     with turn(storage):
-        if name not in names(storage):
+        if name not in optuna.get_all_study_names(storage):
             optuna.create_study(storage=storage, study_name=name, directions=directions)
         inner = optuna.load_study(study_name=name, storage=storage)
         empty = not inner.get_trials(deepcopy=False)

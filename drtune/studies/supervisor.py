@@ -27,13 +27,8 @@ LAST_LINES = 12
 class Crew:
     """How a study is worked on here.
 
-    Attributes:
-        study: its name.
-        storage: its address; handed over in the environment, where no other user reads it.
-        workers: processes.
-        gpus: numbers of the GPUs that they share in turn; empty leaves the choice to PyTorch.
-        until: Unix seconds after which no trial is begun; None for no end.
-        logs: folder of what they print.
+    The workers share the GPUs in turn; without any, PyTorch chooses. After `until`, in Unix seconds, no trial
+    is begun. The address of the storage goes by the environment, where no other user reads it.
     """
 
     study: str

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,32 +24,23 @@ from pipeline import paths
 from pipeline.train import log_settings, write
 
 
-@dataclass(frozen=True)
-class Common:
-    """What all trials of a process have in common; `identity` is the train stage as it stands."""
-
-    study: Study
-    params: Params
-    identity: StageIdentity
-    record: RunRecord
-    root: Path
-
-
-def run_trial(common: Common, attempt: Attempt) -> list[float]:
+def run_trial(
+    study: Study, params: Params, stage: StageIdentity, record: RunRecord, root: Path, attempt: Attempt
+) -> list[float]:
     """Train as a trial says; returns its value, and its seconds where they are an objective."""
-    study, train = common.study, common.params[TrainSettings]
+    train = params[TrainSettings]
     score = Score(attempt, study.settings.metric, train.monitor)
-    place = trial_folder(common.root, study.name, attempt.first)
+    place = trial_folder(root, study.name, attempt.first)
     with exclusive(place):
-        take_over(place, stage_key(common.identity.entry, attempt.params))
+        take_over(place, stage_key(stage.entry, attempt.params))
         watch, folder = Stopwatch(place / "seconds"), place / f"seed-{train.seed}"
-        identity = lay_out(Path.cwd(), folder, common.identity, attempt.params)
-        about = study.label, attempt.first, study.run_id, common.record, identity, common.root, Pruned
-        with trial_run(*about) as run, holding(run, common.record, identity, folder, "train", Path.cwd()):
+        identity = lay_out(Path.cwd(), folder, stage, attempt.params)
+        about = study.label, attempt.first, study.run_id, record, identity, root, Pruned
+        with trial_run(*about) as run, holding(run, record, identity, folder, "train", Path.cwd()):
             for seed in range(train.seed, train.seed + study.settings.seeds):
-                params = resolved(common.params, attempt.params | {"train.seed": seed})
-                report = RunReport(run, place / f"seed-{seed}", downloads_of(common.root))
-                train_once(params, report, score, watch, first=seed == train.seed)
+                settings = resolved(params, attempt.params | {"train.seed": seed})
+                report = RunReport(run, place / f"seed-{seed}", downloads_of(root))
+                train_once(settings, report, score, watch, first=seed == train.seed)
             seconds = watch.read()
             run.log_metrics({"objective": score.value, "seconds": seconds})
     return [score.value, seconds] if study.settings.cost else [score.value]

@@ -87,13 +87,7 @@ def refuse_uncommitted(params: Path) -> None:
 def give_to_dvc(root: Path, entry: Mapping[str, Any], values: Mapping[str, Any], folder: Path) -> bool:
     """Hand a trial's finished model to DVC's cache, so that `dvc repro` takes it and does not train again.
 
-    Args:
-        root: the DVC repository.
-        entry: the train stage as it stands.
-        values: of the trial.
-        folder: of its first training; the outs lie below it, if they are on this machine.
-
-    Returns whether they are.
+    Returns whether the outs of the stage `entry` are there: a trial leaves them on the machine that ran it.
     """
     there = all((folder / out["path"]).exists() for out in entry.get("outs", []))
     if there:

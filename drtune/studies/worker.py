@@ -48,14 +48,9 @@ def take_over(trial: Path, key: str) -> None:
 
 
 def work_through(study: Study, root: Path, process: Mapping[str, str], until: float | None, run: Run) -> None:
-    """Run trials until the study has all of them, or until a time.
+    """Run trials until the study has all of them, or until a time in Unix seconds.
 
-    Args:
-        study: open in its storage.
-        root: folder of the store.
-        process: tags that name this process, `proc.*`.
-        until: Unix seconds after which none is begun; None for no end.
-        run: trains as an attempt says and returns the values of the objectives.
+    `process` are tags that name this one, `proc.*`; `run` returns the values of the objectives.
     """
     while (attempt := study.next(process, until)) is not None:
         with attempt.alive():
@@ -80,7 +75,7 @@ def settle(attempt: Attempt, run: Run) -> None:
     except BaseException as end:
         mendable = isinstance(end, DRTuneError | OSError) or not isinstance(end, Exception)
         with contextlib.suppress(Exception):  # if the storage is away, the next sweep finds the process gone
-            (attempt.stopped if mendable else attempt.crashed)()
+            attempt.stopped(told=mendable)
         raise
 
 
@@ -105,30 +100,24 @@ class Score:
 
     def __init__(self, attempt: Attempt, metric: str, monitor: Monitor) -> None:
         self.attempt, self.metric, self.monitor = attempt, metric, monitor
-        self.ended: list[float] = []
-        self.history: list[Record] = []
-        self.offset = self.step = 0
+        self.histories: list[list[Record]] = [[]]
 
     def epoch(self, record: Record) -> None:
         """Take a history record; Pruned where the trial is not worth going on."""
-        self.history.append(record)
-        self.step = self.offset + int(record["epoch"])
-        self.attempt.report(mean([*self.ended, self.now()]), self.step)
+        *before, now = self.histories
+        now.append(record)
+        ended = sum(int(history[-1]["epoch"]) + 1 for history in before)
+        self.attempt.report(self.value, ended + int(record["epoch"]))
 
     def end_training(self) -> None:
         """The next records belong to another training."""
-        if self.history:
-            self.ended.append(self.now())
-        self.history, self.offset = [], self.step + 1
-
-    def now(self) -> float:
-        """The metric of the running training, at the epoch that is kept so far."""
-        return float(kept_epoch(self.history, self.monitor)[self.metric])
+        self.histories.append([])
 
     @property
     def value(self) -> float:
-        """Mean over the trainings that ended."""
-        return mean(self.ended)
+        """Mean over the trainings so far."""
+        kept = [kept_epoch(history, self.monitor) for history in self.histories if history]
+        return mean(float(record[self.metric]) for record in kept)
 
 
 class Stopwatch:

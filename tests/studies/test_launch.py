@@ -1,4 +1,5 @@
 import logging
+import socket
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -6,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from optuna.trial import TrialState
 
 from drtune.base.errors import ConfigError, StudyError
 from drtune.base.files import read_json
@@ -14,6 +16,7 @@ from drtune.runs.lifecycle import Stopped
 from drtune.runs.stage_key import StageIdentity, stage_key
 from drtune.studies import design, launch, winner
 from drtune.studies.launch import Order, Watch, finish, opened, run_study
+from drtune.studies.report import as_text
 from drtune.studies.storage import open_storage, storage_url
 from drtune.studies.winner import apply_trial
 from drtune.studies.worker import take_over, trial_folder
@@ -120,6 +123,20 @@ def test_a_study_without_a_complete_trial_has_a_report_too(make_study, tmp_path,
     finish(study, run, tmp_path, "KILLED")
     assert {"history.png", "study.json"} == run.attached
     assert (run.status, run.told, run.tags["optuna.best_params"]) == ("KILLED", [[]], "")
+
+
+def test_the_end_leaves_no_trial_that_runs_no_longer(make_study, tmp_path, end):
+    study, run = make_study(), Run()
+    end(study, 0.5)
+    gone = {"proc.host": socket.gethostname(), "proc.pid": "1", "proc.start": "1.0", "proc.boot": "another"}
+    study.next(gone)
+    study.inner.ask(dict(study.space))  # a worker was told to stop before it had said whose it is
+    assert [trial.state for trial in study.trials()].count(TrialState.RUNNING) == 2
+    assert "study s: 4 trials: 1 complete, 2 stopped\n" in as_text(study), "nobody runs them"
+    finish(study, run, tmp_path, "KILLED")
+    assert TrialState.RUNNING not in [trial.state for trial in study.trials()]
+    assert run.tags["optuna.trials"] == "4: 1 complete, 2 waiting"
+    assert (end(study, 0.5, 0.5, 0.5).next(PROCESS), len(study.standings())) == (None, 4)
 
 
 def test_a_report_that_fails_hides_nothing(make_study, tmp_path, monkeypatch, caplog):

@@ -121,6 +121,12 @@ def said(monkeypatch, capsys):
     return run
 
 
+def test_a_worker_asks_to_die_with_its_supervisor_before_what_loads_for_seconds():
+    heavy = "{'torch', 'optuna', 'mlflow', 'dvc', 'sqlalchemy', 'pydantic', 'numpy'}"
+    code = f"import sys; import drtune.studies.process; sys.exit(bool({heavy} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_outside_a_repository_there_is_no_stage(folder, said):
     text, code = said("s")
     assert "the train stage has no key here; run this in the project's folder, a DVC repository" in text

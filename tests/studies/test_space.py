@@ -222,6 +222,14 @@ def test_augmentation_may_be_varied_while_the_bank_holds_none_of_it():
     )
 
 
+def test_what_is_switched_off_may_be_one_of_the_choices():
+    space = {"train.ema_decay": [None, 0.99, 0.999], "train.clip_norm": [None, 1.0]}
+    params = params_of(space)
+    _, found = read_study(params)
+    assert found["train.ema_decay"] == CategoricalDistribution((None, 0.99, 0.999))
+    assert all(reaches(params, name, domain) for name, domain in found.items())
+
+
 # --- faults of one entry
 
 

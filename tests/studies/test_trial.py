@@ -3,6 +3,7 @@ import shutil
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import mean
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,7 +13,7 @@ from drtune.params import load
 from drtune.runs.stage_key import StageIdentity, stage_key
 from drtune.studies import trial
 from drtune.studies.study import Pruned
-from drtune.studies.trial import Common, lay_out, run_trial
+from drtune.studies.trial import lay_out
 from drtune.training import reporting
 from drtune.training.loop import Hooks
 from drtune.training.settings import TrainSettings
@@ -66,9 +67,14 @@ def common(finished_stage, new_study, life):
         outs = [{"path": "models"}]
         entry = {"cmd": "train", "deps": [], "params": {"params.yaml": section}, "outs": outs}
         identity = StageIdentity(stage_key(entry), {}, ("models",), entry)
-        return Common(new_study(**(study or {})), params, identity, "record", Path.cwd())
+        made = new_study(**(study or {})), params, identity, "record", Path.cwd()
+        return SimpleNamespace(study=made[0], identity=identity, all=made)
 
     return make
+
+
+def run_trial(about, attempt):
+    return trial.run_trial(*about.all, attempt)
 
 
 def place(seed=0, first=4):

@@ -365,14 +365,14 @@ def test_equal_epochs_keep_the_first_and_equal_losses_the_more_accurate():
     for score in scores:
         for one in (record(1, 0.5, 0.3), record(2, 0.6, 0.3), record(3, 0.6, 0.3)):
             score.epoch(one)
-    assert [score.now() for score in scores] == [2, 0.6]
+    assert [score.value for score in scores] == [2, 0.6]
 
 
 def test_an_epoch_near_the_best_gives_its_value_and_one_far_below_does_not():
     score = Score(Heard(), "val_accuracy", "accuracy_1se")
     for one in (record(1, 0.8, 0.3), record(2, 0.7, 0.4), record(3, 0.6, 0.5)):
         score.epoch(one)
-    assert score.now() == 0.7
+    assert score.value == 0.7
 
 
 def test_trainings_with_several_seeds_are_averaged_and_their_steps_go_on():
