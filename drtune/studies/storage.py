@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import optuna
 import sqlalchemy
@@ -125,9 +125,7 @@ def prepare_file(path: Path) -> None:
     use_write_ahead_log(path)
     with closing(sqlite3.connect(path, timeout=TURN_SECONDS)) as connection:
         connection.execute("BEGIN")
-        connection.execute(
-            "CREATE TABLE probe (number)"
-        )  # refused where nothing can be written; never committed
+        connection.execute("CREATE TABLE probe (number)")  # never committed; refused if nothing can be
         if (found := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
             raise sqlite3.DatabaseError(f"database disk image is malformed: {' '.join(found.split())}")
 
@@ -138,14 +136,13 @@ def connected(url: str, shown: str) -> Storage:
     One process at a time while the tables may not be there yet; a sqlite file is never without them.
     """
     file = sqlite_path(url)
-    # Optuna stores heartbeats in a connection's local time, which machines and seasons disagree about
-    postgres = {"connect_timeout": CONNECT_SECONDS, "options": "-c timezone=UTC"}
-    arguments = {"pool_pre_ping": True, "connect_args": {"timeout": 60} if file else postgres}
+    seconds = {"timeout": 60} if file else {"connect_timeout": CONNECT_SECONDS}
+    arguments = {"pool_pre_ping": True, "connect_args": seconds}
     engine = sqlalchemy.create_engine(url, **arguments)
     try:
         with nullcontext() if file else advisory_lock(engine, "drtune study tables"):
             refuse_foreign(engine, shown)
-            return RDBStorage(
+            storage = RDBStorage(
                 url,
                 engine_kwargs=arguments,
                 heartbeat_interval=HEARTBEAT_SECONDS,
@@ -153,6 +150,17 @@ def connected(url: str, shown: str) -> Storage:
             )
     finally:
         engine.dispose()
+    if not file:
+        sqlalchemy.event.listen(storage.engine, "connect", use_utc)
+        storage.engine.dispose()  # its first connections were made before
+    return storage
+
+
+def use_utc(connection: Any, record: object) -> None:
+    """Optuna stores heartbeats in a connection's local time, which machines and seasons disagree about."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET TIME ZONE 'UTC'")
+    connection.commit()
 
 
 def refuse_foreign(engine: sqlalchemy.Engine, shown: str) -> None:

@@ -31,7 +31,7 @@ from drtune.studies.storage import HEARTBEAT_SECONDS, Storage, patiently, turn
 
 DESIGN, TOKEN, TRIALS, RUN = "design", "token", "trials", "mlflow_run"
 RUNNING, WAITING, FAIL = TrialState.RUNNING, TrialState.WAITING, TrialState.FAIL
-NAME = re.compile(r"[\w.+@=-]{1,100}")
+NAME = re.compile(r"(?!\.\.?$)[\w.+@=-]{1,100}")
 
 
 class Pruned(Exception):  # noqa: N818
@@ -129,7 +129,7 @@ class Study:
             known = ", ".join(sorted(optuna.get_all_study_names(storage))) or "none"
             raise StudyError(f"study {name!r}: there is no such study; there are: {known}") from None
         with whole(name):
-            if DESIGN not in (facts := self.inner.user_attrs):
+            if DESIGN not in (facts := self.inner.user_attrs) or not NAME.fullmatch(name):
                 raise StudyError(f"study {name!r}: was not made by `drtune study run`; choose another --name")
             self.design = Design.from_facts(facts[DESIGN])
             self.settings, self.space = self.design.settings, self.design.space

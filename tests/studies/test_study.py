@@ -103,6 +103,14 @@ def test_a_study_with_trials_of_somebody_else_is_refused(make_study):
         make_study()
 
 
+def test_a_name_in_a_storage_that_leads_to_another_folder_is_refused(make_study):
+    made = make_study("one")
+    with made.storage.engine.begin() as connection:
+        connection.execute(sqlalchemy.text("UPDATE studies SET study_name = '../../elsewhere'"))
+    with pytest.raises(StudyError, match=r"^study '../../elsewhere': was not made by `drtune study run`"):
+        Study(made.storage, "../../elsewhere")
+
+
 def test_a_study_that_is_not_there_is_told_with_those_that_are(make_study):
     store = make_study("one").storage
     make_study("another")
