@@ -209,7 +209,7 @@ def test_settings_are_finite():
         parse(raw, "params.yaml")
 
 
-@pytest.mark.parametrize("name", ["", "a b", "a\nb", "x" * 600, "a/b", "$(id)"])
+@pytest.mark.parametrize("name", ["", "a b", "a\nb", "x" * 600, "a/b", "$(id)", "..", "."])
 def test_a_study_has_a_plain_name(name):
     with pytest.raises(StudyError, match="a name has 1 to 100 letters"):
         begin(None, name, None, 1)
