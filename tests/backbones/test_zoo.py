@@ -105,8 +105,8 @@ def test_faults_name_the_setting_and_the_remedy(change, error, text):
 
 
 def test_unreachable_hub_says_at_once_which_file_to_put_where(monkeypatch, tmp_path):
-    monkeypatch.setattr("drtune.backbones.zoo.hub.ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setattr("drtune.backbones.zoo.hub.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("drtune.backbones.hub.hub.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("drtune.backbones.hub.hub.HF_HUB_CACHE", str(tmp_path))
     started = time.monotonic()
     with pytest.raises(WeightsError) as caught:
         build_backbone(
@@ -126,8 +126,8 @@ COMMITS = ["a" * 40, "b" * 40]
 @pytest.fixture
 def published(monkeypatch, tmp_path):
     """The hub's local cache with two revisions of timm's resnet10t, the first of which is the newest."""
-    monkeypatch.setattr("drtune.backbones.zoo.hub_silence", lambda: "nobody is asked")
-    monkeypatch.setattr("drtune.backbones.zoo.hub.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("drtune.backbones.hub.hub_silence", lambda: "nobody is asked")
+    monkeypatch.setattr("drtune.backbones.hub.hub.HF_HUB_CACHE", str(tmp_path / "hub"))
     home = tmp_path / "hub" / "models--timm--resnet10t.c3_in1k"
     (home / "refs").mkdir(parents=True)
     (home / "refs" / "main").write_text(COMMITS[0])
