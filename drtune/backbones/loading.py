@@ -73,6 +73,7 @@ def load_weights(encoder: nn.Module, source: Path) -> tuple[list[Claim], str]:
     state = read_weights(source)
     if is_of_jax(state):
         fit = load_jax(encoder, source, state)
+        state = {key: value for key, value in state.items() if "head/" in key or "pre_logits/" in key}
     else:
         fit = load_encoder(encoder, state, classifier_of(encoder), source.name)
     folder, demands = described(source)

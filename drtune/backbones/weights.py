@@ -147,9 +147,9 @@ def read_pickle(path: Path) -> Any:
         WeightsError: damaged, or it names what could run code.
     """
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(SAFE):
+        with warnings.catch_warnings(), torch.serialization.safe_globals(SAFE), path.open("rb") as stream:
             warnings.simplefilter("ignore")  # of old pickle protocols; what matters is raised
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(stream, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as fault:
         raise WeightsError(
             f"backbone.weights: {path} holds more than tensors and could run code when it is read; refused. "

@@ -1,25 +1,18 @@
 import pickle
+import sys
+import types
+import zipfile
+from collections import defaultdict
+from pathlib import Path
 
+import numpy as np
 import pytest
-import timm
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from drtune.backbones.weights import fingerprint, read_checkpoint
 from drtune.base.errors import WeightsError
-
-KWARGS = {"channels": (8, 8, 16, 16), "stem_width": 8}
-
-
-def resnet(seed=0, **kwargs):
-    torch.manual_seed(seed)
-    return timm.create_model("resnet10t", **{"num_classes": 0, **KWARGS, **kwargs})
-
-
-def same(a, b):
-    return all(
-        torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True)
-    )
 
 
 class Evil:
@@ -69,6 +62,86 @@ def test_files_that_cannot_be_read(tmp_path, name, content, text):
 def test_a_checkpoint_without_tensors(tmp_path):
     torch.save({"epoch": 3}, tmp_path / "w.pth")
     with pytest.raises(WeightsError, match="holds no named tensors; expected a state dict"):
+        read_checkpoint(tmp_path / "w.pth")
+
+
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 102\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "text"),
+    [
+        ("w.pth", LFS, "w.pth is a Git LFS pointer, not the weights: run `git lfs pull` where it comes from"),
+        ("w.safetensors", LFS, "is a Git LFS pointer"),
+        (
+            "w.pth",
+            b"\n <!DOCTYPE html><html>Virus scan warning</html>",
+            r"is a page of a web site \(HTML\), "
+            "not",
+        ),
+        ("w.safetensors", b"<html><head>", "fetch the file itself, not the page that shows it"),
+        ("w.pth", b"\x1f\x8b\x08" + bytes(99), r"is compressed \(gzip\): unpack it, and name what it holds"),
+        ("w.h5", b"\x89HDF\r\n", r"is a Keras file \(HDF5\); take the PyTorch or safetensors weights"),
+        ("w.tar", bytes(257) + b"ustar" + bytes(300), "is a tar archive: unpack it, and name what it holds"),
+        ("w.index.json", b"{}", "is a listing; name the folder that it lies in"),
+    ],
+)
+def test_what_is_no_checkpoint_is_called_by_its_name(tmp_path, name, content, text):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(WeightsError, match=text):
+        read_checkpoint(tmp_path / name)
+
+
+def test_first_bytes_count_and_endings_do_not(tmp_path):
+    state = {"a.weight": torch.arange(6.0).view(2, 3)}
+    for name in ("pytorch_model.bin", "W.SAFETENSORS", "w", "w.pth"):
+        save_file(state, tmp_path / name)
+    for name in ("W.PTH", "moco.pkl", "w.model", "w2.safetensors"):
+        torch.save(state, tmp_path / name)
+    torch.save(state, tmp_path / "old.PTH.TAR", _use_new_zipfile_serialization=False)
+    for path in tmp_path.iterdir():
+        assert torch.equal(read_checkpoint(path)["a.weight"], state["a.weight"]), path
+
+
+def test_programs_and_archives_of_others_say_what_to_do(tmp_path):
+    with zipfile.ZipFile(tmp_path / "scripted.pt", "w") as archive:
+        for name in ("scripted/data.pkl", "scripted/code/__torch__.py", "scripted/constants.pkl"):
+            archive.writestr(name, b"x")
+    with pytest.raises(WeightsError, match=r"is a TorchScript program.*torch.save\(module.state_dict\(\)"):
+        read_checkpoint(tmp_path / "scripted.pt")
+    with zipfile.ZipFile(tmp_path / "w.pth", "w") as archive:
+        archive.writestr("w.bin", b"x")
+    with pytest.raises(WeightsError, match="is a zip archive: unpack it, and name what it holds"):
+        read_checkpoint(tmp_path / "w.pth")
+    (tmp_path / "byol.pkl").write_bytes(pickle.dumps({"w": np.ones(3)}))
+    with pytest.raises(WeightsError, match="not a readable PyTorch checkpoint|could run code"):
+        read_checkpoint(tmp_path / "byol.pkl")
+
+
+@pytest.mark.parametrize("name", ["omegaconf.dictconfig.DictConfig", "yacs.config.CfgNode", "builtins.dict"])
+def test_settings_of_other_libraries_are_read_as_nothing(name, tmp_path, monkeypatch):
+    module, _, last = name.rpartition(".")
+    base = dict if last == "CfgNode" else object
+    kind = dict if last == "dict" else type(last, (base,), {"__module__": module, "__qualname__": last})
+    thing = kind(a=1) if issubclass(kind, dict) else kind()
+    path = tmp_path / "w.ckpt"
+    with monkeypatch.context() as patch:
+        if last != "dict":
+            library = types.ModuleType(module)
+            setattr(library, last, kind)
+            for part in (module.split(".")[0], module):
+                patch.setitem(sys.modules, part, library)
+        content = {"state_dict": {"a": torch.ones(2)}, "cfg": thing, "kind": kind, "metric": np.float64(71.2)}
+        torch.save({**content, "where": Path("x"), "counts": defaultdict(int, a=1)}, path)
+    assert list(read_checkpoint(path)) == ["state_dict.a"]
+
+
+def test_nested_mappings_without_end_are_not_followed(tmp_path):
+    inner = {f"k{i}": {} for i in range(400)}
+    for _ in range(3):
+        inner = {f"k{i}": inner for i in range(400)}
+    torch.save({"a": torch.ones(1), "deep": inner}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match="holds no named tensors"):
         read_checkpoint(tmp_path / "w.pth")
 
 

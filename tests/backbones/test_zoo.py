@@ -205,3 +205,69 @@ def test_a_record_of_another_architecture_is_not_used(tmp_path):
 
 def test_without_a_record_null_arguments_are_none():
     assert build_backbone(settings(kwargs=None, image_size=None)).feature_dim == 512
+
+
+def hub_folder(tmp_path, **files):
+    """The hub's local cache with one revision of facebook/small."""
+    home = tmp_path / "hub" / "models--facebook--small"
+    (home / "refs").mkdir(parents=True)
+    (home / "refs" / "main").write_text(COMMITS[0])
+    folder = home / "snapshots" / COMMITS[0]
+    folder.mkdir(parents=True)
+    for name, text in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(text))
+    return folder
+
+
+@pytest.fixture
+def offline(monkeypatch, tmp_path):
+    monkeypatch.setattr("drtune.backbones.hub.hub_silence", lambda: "nobody is asked")
+    monkeypatch.setattr("drtune.backbones.hub.hub.HF_HUB_CACHE", str(tmp_path / "hub"))
+
+
+ENCODER = {"architecture": "resnet10t", "model_args": {"channels": [8, 8, 16, 16], "stem_width": 8}}
+
+
+def test_a_model_of_the_hub_by_recipe_and_by_name(offline, tmp_path):
+    given = {"image_mean": [0.1] * 3, "image_std": [0.2] * 3, "size": {"shortest_edge": 64}, "resample": 2}
+    folder = hub_folder(tmp_path, config=ENCODER, preprocessor_config=given)
+    source = build_backbone(settings(seed=3))
+    save_file(flat(source.encoder), folder / "model.safetensors")
+    recipe = tmp_path / "small.yaml"
+    recipe.write_text("weights: hub\nrepository: facebook/small\n")
+    built = build_backbone(settings(weights=str(recipe), image_size=None))
+    assert built.fingerprint == source.fingerprint
+    assert (built.spec.size, built.spec.mean, built.spec.interpolation) == (64, (0.1, 0.1, 0.1), "bilinear")
+    named = settings(name="hf-hub:facebook/small", kwargs=None, weights=str(CATALOG / "timm.yaml"))
+    assert build_backbone(named).fingerprint == source.fingerprint
+    assert build_backbone(named).settings.name == "resnet10t"
+    recipe.write_text(f"weights: hub\nrepository: facebook/small\nsha256: {'a' * 64}\n")
+    with pytest.raises(WeightsError, match="of facebook/small has sha256 .*, the recipe says aaaa"):
+        build_backbone(settings(weights=str(recipe)))
+    with pytest.raises(
+        ConfigError, match="hf-hub:facebook/small brings its own weights, .*random.yaml are others"
+    ):
+        build_backbone(settings(name="hf-hub:facebook/small"))
+
+
+def test_parts_of_a_model_of_the_hub(offline, tmp_path):
+    listing = {"weight_map": {"conv1.0.weight": "model-1-of-1.safetensors"}}
+    folder = hub_folder(tmp_path, config=ENCODER, **{"model.safetensors.index": listing})
+    source = build_backbone(settings(seed=3))
+    save_file(flat(source.encoder), folder / "model-1-of-1.safetensors")
+    recipe = tmp_path / "small.yaml"
+    recipe.write_text("weights: hub\nrepository: facebook/small\n")
+    assert build_backbone(settings(weights=str(recipe))).fingerprint == source.fingerprint
+
+
+def test_a_model_that_the_hub_does_not_give_says_how_to_bring_it(offline, tmp_path):
+    recipe = tmp_path / "small.yaml"
+    recipe.write_text("weights: hub\nrepository: facebook/small\n")
+    with pytest.raises(WeightsError) as caught:
+        build_backbone(settings(weights=str(recipe)))
+    text = str(caught.value)
+    assert "could not get facebook/small from the Hugging Face hub: nobody is asked" in text
+    assert (
+        "run `hf download facebook/small --local-dir FOLDER`, copy FOLDER here and set backbone.weights"
+        in text
+    )
