@@ -1,9 +1,5 @@
 import pickle
-import sys
-import types
 import zipfile
-from collections import defaultdict
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -116,24 +112,6 @@ def test_programs_and_archives_of_others_say_what_to_do(tmp_path):
     (tmp_path / "byol.pkl").write_bytes(pickle.dumps({"w": np.ones(3)}))
     with pytest.raises(WeightsError, match="not a readable PyTorch checkpoint|could run code"):
         read_checkpoint(tmp_path / "byol.pkl")
-
-
-@pytest.mark.parametrize("name", ["omegaconf.dictconfig.DictConfig", "yacs.config.CfgNode", "builtins.dict"])
-def test_settings_of_other_libraries_are_read_as_nothing(name, tmp_path, monkeypatch):
-    module, _, last = name.rpartition(".")
-    base = dict if last == "CfgNode" else object
-    kind = dict if last == "dict" else type(last, (base,), {"__module__": module, "__qualname__": last})
-    thing = kind(a=1) if issubclass(kind, dict) else kind()
-    path = tmp_path / "w.ckpt"
-    with monkeypatch.context() as patch:
-        if last != "dict":
-            library = types.ModuleType(module)
-            setattr(library, last, kind)
-            for part in (module.split(".")[0], module):
-                patch.setitem(sys.modules, part, library)
-        content = {"state_dict": {"a": torch.ones(2)}, "cfg": thing, "kind": kind, "metric": np.float64(71.2)}
-        torch.save({**content, "where": Path("x"), "counts": defaultdict(int, a=1)}, path)
-    assert list(read_checkpoint(path)) == ["state_dict.a"]
 
 
 def test_nested_mappings_without_end_are_not_followed(tmp_path):
