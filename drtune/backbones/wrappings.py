@@ -175,10 +175,10 @@ WRAPPINGS = (
         BICUBIC,
     ),
     Wrapping(
-        "I-JEPA",
+        "I-JEPA, MSN",
         "target_encoder.",
-        "facebookresearch/ijepa src/train.py:249-254, src/transforms.py:26",
-        beside=("encoder.", "predictor.", "opt."),
+        "facebookresearch/ijepa src/train.py:249-254, src/transforms.py:26; facebookresearch/msn",
+        beside=("encoder.", "predictor.", "opt.", "prototypes"),
         input=BICUBIC,
     ),
     Wrapping(
@@ -196,6 +196,26 @@ WRAPPINGS = (
         ("student_backbone.", "teacher_head."),
         ("student_backbone.",),
         IMAGENET,
+    ),
+    # one network and its moving average, under the names that codes and libraries give them
+    *(
+        Wrapping(origin, f"{one}.", source, (f"{other}.",), (f"{other}.",), feeds)
+        for origin, one, other, feeds, source in (
+            ("OpenSelfSup", "encoder_q.0", "encoder_k", IMAGENET, "open-mmlab/OpenSelfSup moco.py"),
+            ("OpenSelfSup", "online_net.0", "target_net", IMAGENET, "open-mmlab/OpenSelfSup byol.py"),
+            ("mmselfsup", "backbone", "encoder_k", IMAGENET, "open-mmlab/mmselfsup moco.py"),
+            ("mmselfsup", "backbone", "target_net", IMAGENET, "open-mmlab/mmselfsup byol.py"),
+            ("PixPro", "encoder", "encoder_k", IMAGENET, "zdaxie/PixPro contrast/models/PixPro.py"),
+            ("BYOL in PyTorch", "online_encoder.net", "target_encoder", NOTHING, "lucidrains/byol-pytorch"),
+        )
+    ),
+    Wrapping(
+        "SimMIM",
+        "encoder.",
+        "microsoft/SimMIM models/simmim.py, data/data_simmim.py",
+        ("decoder.0.", "encoder.mask_token"),
+        ("decoder.",),
+        BICUBIC,
     ),
     Wrapping(
         "BYOL in PyTorch",

@@ -12,6 +12,7 @@ CATALOG = Path(__file__).resolve().parents[2] / "catalog"
 
 def test_the_recipes_of_the_catalogue():
     assert read_recipe(str(CATALOG / "timm.yaml")) == Recipe(weights="timm")
+    assert read_recipe(str(CATALOG / "dinov2_base.yaml")).repository == "facebook/dinov2-base"
     assert read_recipe(str(CATALOG / "random.yaml")) == Recipe(weights="random")
 
 

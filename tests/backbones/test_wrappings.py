@@ -75,7 +75,7 @@ def test_every_record_says_where_it_comes_from_and_speaks_of_its_own_place():
         ("encoder.", ["encoder.a", "predictor.0.weight"], "SimSiam"),
         ("encoder.", ["encoder.a", "head.weight"], "this project"),
         ("encoder.", ["encoder.a"], None),
-        ("target_encoder.", ["target_encoder.a", "encoder.a", "predictor.0.weight"], "I-JEPA"),
+        ("target_encoder.", ["target_encoder.a", "encoder.a", "predictor.0.weight"], "I-JEPA, MSN"),
         ("momentum_backbone.", ["momentum_backbone.a", "classifier.weight"], None),
         ("backbone.", ["backbone.a", "projector.0.weight"], "Barlow Twins, VICReg"),
         ("backbone.", ["backbone.a", "projector.0.weight", "classifier.weight"], "solo-learn"),

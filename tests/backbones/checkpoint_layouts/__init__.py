@@ -27,6 +27,8 @@ from checkpoint_layouts.names import (
 GROUPS = [
     (RESNET, [a.moco_v1, a.moco_v2, a.moco_without_ddp, a.moco_v3, a.simsiam, a.byol, a.swav, a.swav_own]),
     (RESNET, [a.barlow, a.vicreg, a.solo_learn, a.solo_learn_old, a.lightly_benchmark, a.lightly_tutorial]),
+    (RESNET, [a.openselfsup, a.seasonal_contrast]),
+    (SWIN, [a.simmim]),
     (RESNET, [a.lightly_dino, a.vissl, l.timm_training, l.hf_resnet]),
     (VIT, [a.dino, a.dino_backbone, a.ibot, a.ibot_extracted, a.mae, a.mae_full, l.hf_vit_4, l.hf_vit_5]),
     (VIT, [l.hf_vit_mae, l.torchvision_vit, l.mmpretrain, l.open_clip_trunk]),

@@ -237,6 +237,22 @@ def lightly_tutorial(s):  # lightly-ai/lightly: examples/pytorch/moco.py
     return state | some("projection_head.layers.0.weight")
 
 
+def openselfsup(s):  # open-mmlab/OpenSelfSup: openselfsup/models/moco.py (nn.Sequential of backbone and neck)
+    state = before("encoder_q.0.", s) | before("encoder_k.0.", other(s)) | before("backbone.", s)
+    return {"meta": {}, "state_dict": state | some("encoder_q.1.mlp.0.weight", "head.weight")}
+
+
+def simmim(s):  # microsoft/SimMIM: models/simmim.py (encoder, decoder)
+    state = before("encoder.", s | {"mask_token": torch.rand(1, 1, 12)})
+    return {"model": state | some("decoder.0.weight", "decoder.0.bias"), "config": {}}
+
+
+def seasonal_contrast(s):  # ServiceNow/seasonal-contrast: models/moco2_module.py (encoder_q is a Sequential)
+    inner = sequential(s)
+    state = before("encoder_q.", inner) | before("encoder_k.", other(inner)) | some("heads_q.0.0.weight")
+    return {"state_dict": state}
+
+
 def vissl(s):  # facebookresearch/vissl: extra_scripts/convert_vissl_to_torchvision.py
     trunk = before("_feature_blocks.", s)
     return {"classy_state_dict": {"base_model": {"model": {"trunk": trunk, "heads": some("0.clf.0.weight")}}}}
