@@ -114,7 +114,11 @@ def settle(state: dict[str, Tensor], expected: State, first: str) -> list[str]:
 def resized(before: State, after: State) -> list[str]:
     """Which tensors timm has resampled to the encoder's image or patch size, in words."""
     pairs = [(key, before[key], value) for key, value in after.items() if key in before]
-    names = [key for key, old, new in pairs if old.ndim > 1 and abs(old.shape[-2] - new.shape[-2]) > 1]
+    names = [
+        key
+        for key, old, new in pairs
+        if min(old.ndim, new.ndim) > 1 and abs(old.shape[-2] - new.shape[-2]) > 1
+    ]
     shown = ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
     return [f"resampled to this image size: {shown}"] if names else []
 

@@ -25,8 +25,8 @@ WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_
 """Names that DistributedDataParallel, torch.compile, FSDP and the like put between those of a network."""
 SHARE = 0.5
 """Of the encoder's numbers that a place of the file must hold to be tried."""
-DEEPEST = 16
-"""Dots in a key at which a place may begin."""
+DEEPEST, MOST_PLACES = 16, 32
+"""Dots in a key at which a place may begin; places of a file."""
 
 
 class Fit(NamedTuple):
@@ -113,13 +113,24 @@ def unwrapped(key: str) -> str:
 
 
 def places(encoder: nn.Module, state: State) -> list[str]:
-    """Beginnings of keys, up to a dot, under which numbers enough for the encoder stand; shortest first."""
+    """Beginnings of keys, up to a dot, under which numbers enough for the encoder stand; shortest first.
+
+    Raises:
+        WeightsError: more than anybody writes.
+    """
     numbers: Counter[str] = Counter()
     for key, value in state.items():
         parts = key.split(".")[: DEEPEST + 1]
         numbers.update({".".join([*parts[:n], ""]): value.numel() for n in range(1, len(parts))})
     needed = SHARE * sum(value.numel() for value in encoder.state_dict().values())
-    return ["", *sorted((place for place, found in numbers.items() if found >= needed), key=len)]
+    found = sorted((place for place, held in numbers.items() if held >= needed), key=len)
+    if len(found) > MOST_PLACES:
+        raise WeightsError(
+            f"backbone.weights: the encoder may be at {len(found):,} places of the file, {MOST_PLACES} are "
+            f"looked "
+            "at; save the one that you mean alone, with torch.save"
+        )
+    return ["", *found]
 
 
 def readings(encoder: nn.Module, state: State, prefix: str, on_top: set[str]) -> list[Fit]:
@@ -134,7 +145,10 @@ def readings(encoder: nn.Module, state: State, prefix: str, on_top: set[str]) ->
     fits = []
     for origin, feeds, renamed, demanded in named:
         if renamed is not None:
-            found, changes = converted(encoder, renamed)
+            try:
+                found, changes = converted(encoder, renamed)
+            except (RuntimeError, ValueError, IndexError):  # of shapes that are no network's
+                found, changes = renamed, []
             beside = record.beside if record else ()
             kept = {
                 key: value

@@ -131,9 +131,14 @@ WRAPPINGS = (
             f"teacher.{within}",
             "facebookresearch/dino main_dino.py:278, eval_linear.py:66-69; bytedance/ibot main_ibot.py:348; "
             "facebookresearch/dinov2 dinov2/train/train.py:131",
-            beside=("student.",),
-            input=BICUBIC,
+            ("head.",),
+            ("student.",),
+            BICUBIC,
         )
+        for within in ("backbone.", "")
+    ),
+    *(
+        Wrapping("a teacher", f"teacher.{within}", "codes after DINO that keep no head", beside=("student.",))
         for within in ("backbone.", "")
     ),
     Wrapping("iBOT", "", "bytedance/ibot models/vision_transformer.py:172", ("masked_embed",), input=BICUBIC),

@@ -12,8 +12,6 @@ from drtune.base.errors import WeightsError
 SLOW = [
     pytest.param("swin_t", "swin_tiny_patch4_window7_224", {}, marks=pytest.mark.slow),
     pytest.param("swin_v2_t", "swinv2_tiny_window8_256", {}, marks=pytest.mark.slow),
-    pytest.param("densenet121", "densenet121", {}, marks=pytest.mark.slow),
-    pytest.param("regnet_y_400mf", "regnety_004", {}, marks=pytest.mark.slow),
 ]
 
 

@@ -21,6 +21,7 @@ from checkpoint_layouts.names import (
     TINY,
     VIT,
     before,
+    other,
     renamed,
 )  # fmt: skip
 
@@ -44,6 +45,7 @@ GROUPS = [
 ]
 LAYOUTS = {
     **{made.__name__: (architecture, made) for architecture, group in GROUPS for made in group},
+    "student and teacher": (RESNET, lambda s: {"student": before("module.", other(s)), "teacher": s}),
     "dino_resnet": (RESNET, a.dino),
     "dinov3_biases": (QKVB, a.dinov3_biases),
     "hf_dinov3_biases": (QKVB, l.hf_dinov3),
