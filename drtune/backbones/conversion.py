@@ -4,6 +4,7 @@ import contextlib
 import io
 import re
 import sys
+import warnings
 
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
@@ -28,10 +29,9 @@ def converted(encoder: nn.Module, renamed: State) -> tuple[dict[str, Tensor], li
     ready = joined(renamed, expected)
     changes = spread(ready, expected)
     found = filtered(encoder, ready)
-    changes += resized(ready, found) + settle(found, expected, first_weight(encoder))
+    changes += resampled(ready, found) + settle(found, expected, first_weight(encoder))
     found |= {key: renamed[key] for key in lost_biases(renamed, found)}
-    kernels = [key for key in found if key.endswith("patch_embed.proj.weight") and key in ready]
-    found |= {key: ready[key] for key in kernels if ready[key].ndim == 4}  # another patch is another network
+    found |= other_patches(ready, found)
     return found, changes
 
 
@@ -42,14 +42,17 @@ def filtered(encoder: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
     if convert is None or any(is_huge(key, value) for key, value in state.items()):
         return state
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # timm prints what it looks for in vain
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it warns of old functions, and prints what it looks for in vain
             try:
                 found = convert(dict(state), encoder)
             except TypeError:
                 found = convert(dict(state))
     except Exception:  # of files of another architecture; what does not fit is listed
         return state
-    return {str(key): value for key, value in found.items() if isinstance(value, Tensor)}
+    found = {str(key): value for key, value in found.items() if isinstance(value, Tensor)}
+    lost = [sum(key not in names for key in encoder.state_dict()) for names in (state, found)]
+    return state if lost[0] < lost[1] else found
 
 
 def is_huge(key: str, value: Tensor) -> bool:
@@ -111,16 +114,29 @@ def settle(state: dict[str, Tensor], expected: State, first: str) -> list[str]:
     return changes
 
 
-def resized(before: State, after: State) -> list[str]:
-    """Which tensors timm has resampled to the encoder's image or patch size, in words."""
-    pairs = [(key, before[key], value) for key, value in after.items() if key in before]
-    names = [
-        key
-        for key, old, new in pairs
-        if min(old.ndim, new.ndim) > 1 and abs(old.shape[-2] - new.shape[-2]) > 1
-    ]
+def made_anew(before: State, after: State, *endings: str) -> list[str]:
+    """Keys with one of these endings whose numbers stood nowhere before: timm has resampled them."""
+    there = {value.untyped_storage().data_ptr() for value in before.values()}
+    keys = [key for key in after if key.endswith(endings)]
+    return [key for key in keys if after[key].untyped_storage().data_ptr() not in there]
+
+
+def resampled(before: State, after: State) -> list[str]:
+    """Which positions timm has resampled to the encoder's image size, in words."""
+    names = made_anew(before, after, "pos_embed", "bias_table")
     shown = ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
     return [f"resampled to this image size: {shown}"] if names else []
+
+
+def other_patches(before: State, after: State) -> dict[str, Tensor]:
+    """Kernels of patches that timm has resampled, as they were: another patch is another network."""
+    found = {}
+    for key in made_anew(before, after, "patch_embed.proj.weight"):
+        kernels = [value for value in before.values() if value.ndim == 4]
+        like = [value for value in kernels if value.shape[:2] == after[key].shape[:2]]
+        if like and like[0].shape != after[key].shape:
+            found[key] = like[0]
+    return found
 
 
 def first_weight(encoder: nn.Module) -> str:

@@ -127,8 +127,7 @@ def places(encoder: nn.Module, state: State) -> list[str]:
     if len(found) > MOST_PLACES:
         raise WeightsError(
             f"backbone.weights: the encoder may be at {len(found):,} places of the file, {MOST_PLACES} are "
-            f"looked "
-            "at; save the one that you mean alone, with torch.save"
+            "looked at; save the one that you mean alone, with torch.save"
         )
     return ["", *found]
 
@@ -206,8 +205,7 @@ def the_one_meant(fits: list[Fit], origin: str) -> Fit:
             names = [part.prefix.removesuffix(".") or "the top" for part in (best, fit)]
             raise WeightsError(
                 f"backbone.weights: {origin} holds two encoders that both fit and differ, at {names[0]!r} "
-                f"and "
-                f"{names[1]!r}; save the one that you mean alone, with torch.save"
+                f"and {names[1]!r}; save the one that you mean alone, with torch.save"
             )
     return best
 

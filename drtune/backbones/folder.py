@@ -1,5 +1,6 @@
 """A model of Hugging Face in a folder: `config.json`, its preprocessor and its weights, whole or in parts."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from torch import Tensor
 from drtune.backbones.weights import read_checkpoint
 from drtune.backbones.wrappings import Input, Three
 from drtune.base.errors import UntrustedError, WeightsError
-from drtune.base.files import inside, read_json
+from drtune.base.files import read_json
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 NAMES = (
@@ -22,6 +23,8 @@ NAMES = (
 ENDINGS = (".safetensors", ".bin", ".pth", ".pt")
 RESAMPLING = {0: "nearest", 2: "bilinear", 3: "bicubic"}
 """Pillow's numbers for how an image is resized."""
+PLAIN = re.compile(r"\w[\w.-]{0,200}")
+"""A name of a file that is no path."""
 MOST_BYTES, MOST_FILES = 4_000_000, 1000
 """Of a JSON file, of the parts of a model."""
 
@@ -42,8 +45,8 @@ def files_of(folder: Path) -> list[Path]:
         there = ", ".join(path.name for path in found[:5]) or "none"
         raise WeightsError(
             f"backbone.weights: {folder} holds no {NAMES[0]}, no {NAMES[1]} and no listing of their parts; "
-            f"files of "
-            f"weights there: {there}; name the one you mean, or copy the whole folder of the model here"
+            f"files of weights there: {there}; name the one you mean, or copy the whole folder of the model "
+            "here"
         )
     return found
 
@@ -54,13 +57,12 @@ def parts_of(folder: Path, listing: Path) -> list[Path]:
     Raises:
         WeightsError: it lists nothing, or a file that is not there.
     """
-    parts = [inside(folder, name) for name in listed_in(listing)]
+    parts = [folder / name for name in listed_in(listing)]
     missing = [part.name for part in parts if not part.is_file()]
     if missing:
         raise WeightsError(
             f"backbone.weights: {folder} lacks {len(missing)} of the {len(parts)} parts that {listing.name} "
-            f"lists: "
-            f"{', '.join(missing[:5])}; fetch the whole folder again"
+            f"lists: {', '.join(missing[:5])}; fetch the whole folder again"
         )
     return parts
 
@@ -69,13 +71,18 @@ def listed_in(listing: Path) -> list[str]:
     """Names of the files that a listing of parts gives.
 
     Raises:
-        WeightsError: none, or too many.
+        WeightsError: none, too many, or one that is no plain name; a link is followed, because caches of the
+            hub and of DVC hold nothing else.
     """
     places = read_small(listing).get("weight_map")
     names = sorted({str(name) for name in places.values()}) if isinstance(places, Mapping) else []
     if not 0 < len(names) <= MOST_FILES:
         raise WeightsError(
             f"backbone.weights: {listing} lists no files under weight_map; fetch the folder again"
+        )
+    if odd := [name for name in names if not PLAIN.fullmatch(name)]:
+        raise WeightsError(
+            f"backbone.weights: {listing} lists {odd[0]!r:.100}, which is no name of a file in there; refused"
         )
     return names
 
@@ -139,8 +146,7 @@ def described(path: Path) -> tuple[Input, dict[str, Any]]:
     except (TypeError, ValueError, LookupError) as fault:
         raise WeightsError(
             f"backbone.weights: {path}: {CONFIG} or {PREPROCESSOR} holds a value that is none of its kind "
-            f"({fault}); "
-            "correct it, or give backbone.mean, std, image_size and interpolation"
+            f"({fault}); correct it, or give backbone.mean, std, image_size and interpolation"
         ) from None
 
 

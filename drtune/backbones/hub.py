@@ -87,8 +87,7 @@ def folder_text(repository: str, reason: str) -> str:
     return (
         f"backbone.weights: could not get {repository} from the Hugging Face hub: {reason}\n"
         f"  remedy: on a machine with access run `hf download {repository} --local-dir FOLDER`, copy FOLDER "
-        f"here and "
-        f"set backbone.weights to it; or fill the local cache, {hub.HF_HUB_CACHE}"
+        f"here and set backbone.weights to it; or fill the local cache, {hub.HF_HUB_CACHE}"
     )
 
 

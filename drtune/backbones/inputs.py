@@ -105,9 +105,9 @@ def agree(name: str, claims: Sequence[Claim]) -> None:
             both = "; ".join(f"{one.who} says {said(one.input)}" for one in (claims[0], claim))
             tag = "" if "." in name else ", or the tag of these weights in backbone.name"
             raise WeightsError(
-                f"backbone.mean, backbone.std: which input the weights were trained on is not certain: "
-                f"{both}; "
-                f"the features are wrong under the wrong one: give backbone.mean and backbone.std{tag}"
+                "backbone.mean, backbone.std: which input the weights were trained on is not certain: "
+                f"{both}; the features are wrong under the wrong one: give backbone.mean and "
+                f"backbone.std{tag}"
             )
 
 

@@ -43,9 +43,8 @@ def load_jax(encoder: nn.Module, path: Path, state: State) -> Fit:
     if reader is None:
         raise WeightsError(
             f"backbone.weights: {path.name} holds a network of JAX; timm reads these into its ViTs and "
-            f"ResNetV2 "
-            f"alone, and backbone.name makes a {type(encoder).__name__}; name such a model, or take its "
-            f"PyTorch weights"
+            f"ResNetV2 alone, and backbone.name makes a {type(encoder).__name__}; name such a model, or take "
+            "its PyTorch weights"
         )
     with torch.no_grad():
         for value in encoder.parameters():

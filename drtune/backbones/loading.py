@@ -45,17 +45,18 @@ def located(settings: BackboneSettings, recipe: Recipe | None) -> tuple[Backbone
     elif source is None or source.resolve() != Path(place).resolve():
         raise ConfigError(
             f"backbone.weights: {settings.weights} stands beside {settings.name}; name the same folder "
-            f"there, "
-            f"{place}, so that DVC watches it"
+            f"there, {place}, so that DVC watches it"
         )
     folder = source if source is not None and source.is_dir() else Path(place)
+    if not folder.is_dir():
+        raise ConfigError(f"backbone.name: {settings.name}: no such folder; name that of a model of timm")
     config = read_small(folder / CONFIG) if (folder / CONFIG).is_file() else {}
     name = str(config.get("architecture"))
     if not timm.is_model(name):
         raise ConfigError(
             f"backbone.name: {settings.name}: its {CONFIG} names no model of timm (architecture: "
-            f"{name:.60}); set "
-            f"backbone.name to timm's name of this architecture, and backbone.weights to the folder"
+            f"{name:.60}); set backbone.name to timm's name of this architecture, and backbone.weights to "
+            "the folder"
         )
     arguments = settings.kwargs if settings.kwargs is not None else config.get("model_args")
     return settings.model_copy(update={"name": name, "kwargs": arguments}), source

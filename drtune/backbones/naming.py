@@ -248,6 +248,8 @@ def joined(state: State, expected: State) -> dict[str, Tensor]:
     """
     out = dict(state)
     for key in state:
+        if key in expected:
+            continue
         stem, dot, kind = key.rpartition(".q.")
         parts = [out.get(f"{stem}.{part}.{kind}") for part in "qkv"]
         if dot and parts[0] is not None and parts[2] is not None:

@@ -44,7 +44,6 @@ def read_recipe(weights: str) -> Recipe | None:
     if (recipe.weights == "hub") != (recipe.repository is not None):
         raise ConfigError(
             f"{weights}: repository goes with weights: hub, and is OWNER/NAME of the model there, "
-            f"facebook/dinov2-base "
-            f"say; got weights: {recipe.weights} and repository: {recipe.repository}"
+            f"facebook/dinov2-base say; got weights: {recipe.weights} and repository: {recipe.repository}"
         )
     return recipe

@@ -26,9 +26,8 @@ def refuse_other_traits(encoder: nn.Module, demands: Mapping[str, Any], origin: 
         if name in has and has[name] != value:
             raise WeightsError(
                 f"backbone.weights: {origin} was trained with {name} {value}, and backbone.name makes a "
-                f"network "
-                f"with {has[name]}; the shapes are equal, the results are not: set backbone.kwargs to "
-                f"{{{name}: {value}}}, beside what stands there"
+                f"network with {has[name]}; the shapes are equal, the results are not: set backbone.kwargs "
+                f"to {{{name}: {value}}}, beside what stands there"
             )
 
 
@@ -59,9 +58,8 @@ def refuse_dead(state: State, origin: str) -> None:
             )
         if key.endswith(".weight") and value.ndim > 1 and not bool(value.any()):
             raise WeightsError(
-                f"backbone.weights: {origin}: {key} holds zeros alone: the file was cut short and filled "
-                f"up, or "
-                "its tensors are elsewhere (DeepSpeed, FSDP); fetch it again, or gather the weights first"
+                f"backbone.weights: {origin}: {key} holds zeros alone: the file was cut short and filled up, "
+                "or its tensors are elsewhere (DeepSpeed, FSDP); fetch it again, or gather the weights first"
             )
 
 
@@ -91,15 +89,14 @@ def remedy(faults: Mapping[str, list[str]], first: str) -> str:
     if wrong == {"unexpected"}:
         return (
             "every tensor of the encoder is there; if the others belong to the pre-training alone, save the "
-            "file "
-            "without them; if not, name the architecture that has them in backbone.name and backbone.kwargs"
+            "file without them; if not, name the architecture that has them in backbone.name and "
+            "backbone.kwargs"
         )
     shapes = rf"{re.escape(first)} \(\d+, (\d+), .* instead of \(\d+, 3, "
     channels = re.match(shapes, "".join(faults["of another shape"]))
     if wrong == {"of another shape"} and channels is not None:
         return (
             f"these weights take images of {channels[1]} channels, and images are given as red, green and "
-            f"blue; "
-            f"keep the channels of {first} that are these three, in this order, and save the file"
+            f"blue; keep the channels of {first} that are these three, in this order, and save the file"
         )
     return "name the architecture these weights were made for in backbone.name and backbone.kwargs"

@@ -168,14 +168,14 @@ WRAPPINGS = (
         "BEiT",
         "",
         "microsoft/unilm beit/modeling_pretrain.py, beit/run_class_finetuning.py:337-349, beit/datasets.py",
-        ("mask_token", "lm_head."),
+        ("mask_token", "lm_head.", "rel_pos_bias."),
         input=HALVES,
     ),
     Wrapping(
         "BEiT v2",
         "",
         "microsoft/unilm beit2/modeling_pretrain.py, beit2/README.md",
-        ("mask_token", "lm_head.", "cls_pt_layers."),
+        ("mask_token", "lm_head.", "rel_pos_bias.", "cls_pt_layers."),
         ("cls_pt_layers.",),
         BICUBIC,
     ),
@@ -264,12 +264,14 @@ WRAPPINGS = (
     ),
 )
 
+# fmt: off
 ON_TOP = (
-    *("head", "heads", "head_dist", "fc", "classifier", "online_classifier", "linear", "lm_head", "proj"),
-    *("projector", "projection", "projection_head", "proj_head", "projection_mlp", "predictor"),
-    *("prediction_head", "prototypes", "decoder", "mlp_head", "contrast_head", "dino_head", "ibot_head"),
-    *("mask_token", "masked_embed", "queue", "queue_ptr", "pooler", "AuxLogits", "relative_coords_table"),
+    "head", "heads", "head_dist", "heads_dist", "aux_head", "fc", "classifier", "online_classifier", "linear",
+    "lm_head", "proj", "projector", "projection", "projection_head", "proj_head", "projection_mlp",
+    "predictor", "prediction_head", "prototypes", "decoder", "mlp_head", "contrast_head", "dino_head", "ibot_head",
+    "mask_token", "masked_embed", "queue", "queue_ptr", "pooler", "AuxLogits", "relative_coords_table",
 )
+# fmt: on
 """Parts that stand on an encoder or serve its pre-training; none of them shapes a pooled feature."""
 
 

@@ -141,8 +141,7 @@ def create(settings: BackboneSettings, recipe: Recipe | None, source: Path | Non
     if arguments.get("in_chans", 3) != 3:
         raise ConfigError(
             f"backbone.kwargs: in_chans {arguments['in_chans']}: images are always given as red, green and "
-            f"blue, grey "
-            "ones too; leave it out"
+            "blue, grey ones too; leave it out"
         )
     if settings.image_size is not None and fixed_input(settings.name):
         arguments.setdefault("img_size", settings.image_size)

@@ -2,15 +2,8 @@
 
 import pytest
 import torch
-from checkpoint_layouts import authors
-from checkpoint_layouts.names import (
-    DINOV3,
-    RESNET,
-    TINY,
-    VIT,
-    network,
-    state_of,
-)
+from checkpoint_layouts import authors, libraries
+from checkpoint_layouts.names import BEIT, CLIP, DINOV3, RESNET, TINY, VIT, network, state_of
 
 from drtune.backbones.fitting import load_encoder
 from drtune.base.errors import WeightsError
@@ -51,3 +44,32 @@ def test_a_tuned_network_that_pools_the_mean_says_so():
         "norm, of the tokens, taken as fc_norm, of their mean"
     ]
     assert torch.equal(target.fc_norm.weight, plain["norm.weight"])
+
+
+def test_positions_are_resampled_and_said_and_another_patch_is_another_network():
+    large = (VIT[0], {**TINY, "img_size": 64})
+    fit = load_encoder(network(large, 2), state_of(VIT), "head", "w.pth")
+    assert fit.changes == ["resampled to this image size: pos_embed"]
+    assert load_encoder(network(VIT, 2), state_of(VIT), "head", "w.pth").changes == []
+    theirs = libraries.open_clip(state_of(CLIP))
+    assert load_encoder(network((CLIP[0], large[1]), 2), theirs, "head", "w.pth").changes == fit.changes
+    other = (CLIP[0], {**TINY, "patch_size": 16})
+    with pytest.raises(WeightsError, match=r"another shape: patch_embed.proj.weight \(24, 3, 8, 8\) in"):
+        load_encoder(network(other, 2), theirs, "head", "w.pth")
+    with pytest.raises(WeightsError, match="another shape: patch_embed.proj.weight"):
+        load_encoder(network((VIT[0], other[1]), 2), state_of(VIT), "head", "w.pth")
+
+
+def test_tables_of_relative_positions_are_resampled_and_said():
+    large = (BEIT[0], {**TINY, "img_size": 64})
+    fit = load_encoder(network(large, 2), state_of(BEIT), "head", "w.pth")
+    assert len(fit.changes) == 1
+    assert fit.changes[0].startswith("resampled to this image size: blocks.0.attn.relative")
+
+
+def test_a_network_whose_own_names_look_like_parts_keeps_them():
+    cait = ("cait_xxs24_224", {"embed_dim": 24, "depth": 2, "num_heads": 2, "img_size": 32, "patch_size": 8})
+    state, target = state_of(cait), network(cait, 2)
+    assert "blocks_token_only.0.attn.q.weight" in state
+    load_encoder(target, state, "head", "w.pth")
+    assert all(torch.equal(value, state[name]) for name, value in target.state_dict().items())

@@ -11,7 +11,7 @@ from drtune.backbones.folder import described, files_of, read_weights
 from drtune.backbones.settings import BackboneSettings
 from drtune.backbones.wrappings import Input
 from drtune.backbones.zoo import build_backbone
-from drtune.base.errors import ConfigError, UntrustedError, WeightsError
+from drtune.base.errors import ConfigError, WeightsError
 
 TINY = {"embed_dim": 24, "depth": 2, "num_heads": 2, "patch_size": 8, "img_size": 32}
 GIVEN = {
@@ -121,7 +121,9 @@ def test_parts_and_their_listing(tmp_path):
     with pytest.raises(WeightsError, match="is a listing; name the folder that it lies in"):
         read_weights(listing)
     listing.write_text(json.dumps({"weight_map": {"a": "../secret.safetensors"}}))
-    with pytest.raises(UntrustedError, match="is no path below"):
+    with pytest.raises(
+        WeightsError, match=r"lists '../secret.safetensors', which is no name of a file in there"
+    ):
         files_of(folder)
     listing.write_text(json.dumps({"weight_map": {}}))
     with pytest.raises(WeightsError, match="lists no files under weight_map"):

@@ -159,7 +159,9 @@ def test_parts_of_a_model_of_the_hub(offline, tmp_path):
     listing = {"weight_map": {"conv1.0.weight": "model-1-of-1.safetensors"}}
     folder = hub_folder(tmp_path, config=ENCODER, **{"model.safetensors.index": listing})
     source = build_backbone(settings(seed=3))
-    save_file(flat(source.encoder), folder / "model-1-of-1.safetensors")
+    (tmp_path / "hub" / "blobs").mkdir()
+    save_file(flat(source.encoder), tmp_path / "hub" / "blobs" / "5eed")
+    (folder / "model-1-of-1.safetensors").symlink_to(tmp_path / "hub" / "blobs" / "5eed")
     recipe = tmp_path / "small.yaml"
     recipe.write_text("weights: hub\nrepository: facebook/small\n")
     assert build_backbone(settings(weights=str(recipe))).fingerprint == source.fingerprint

@@ -49,7 +49,7 @@ def test_networks_of_torchvision_compute_in_timm_what_they_compute_there(names, 
     with torch.inference_mode():
         theirs(images)
         assert seen[0].std() > 0
-        torch.testing.assert_close(ours(images), seen[0], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(ours(images), seen[0], rtol=1e-4, atol=1e-4 if "swin" in names else 1e-6)
 
 
 def test_torchvision_normalises_and_pads_otherwise_than_some_networks_of_timm():

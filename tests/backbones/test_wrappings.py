@@ -79,7 +79,11 @@ def test_every_record_says_where_it_comes_from_and_speaks_of_its_own_place():
         ("momentum_backbone.", ["momentum_backbone.a", "classifier.weight"], None),
         ("backbone.", ["backbone.a", "projector.0.weight"], "Barlow Twins, VICReg"),
         ("backbone.", ["backbone.a", "projector.0.weight", "classifier.weight"], "solo-learn"),
-        ("state_dict.", ["state_dict.mask_token", "state_dict.lm_head.weight"], "BEiT"),
+        (
+            "state_dict.",
+            ["state_dict.mask_token", "state_dict.lm_head.weight", "state_dict.rel_pos_bias.a"],
+            "BEiT",
+        ),
         ("", ["visual.proj", "logit_scale", "logit_bias"], "OpenCLIP SigLIP"),
     ],
 )
