@@ -237,8 +237,8 @@ def missing_paths(params: Params) -> list[Fault]:
         faults.append(("data.source", what + suggestion(source, catalogued("layout"))))
     elif source.endswith(ENDINGS):
         read_record(Path(source))
-    if not Path(weights).is_file():
-        what = f"{weights!r}: no such file; name a .safetensors or .pth file, or a recipe"
+    if not Path(weights).exists():
+        what = f"{weights!r}: no such file; name a .safetensors or .pth file, a model's folder, or a recipe"
         faults.append(("backbone.weights", what + suggestion(weights, catalogued("weights"))))
     else:
         read_recipe(weights)

@@ -18,6 +18,8 @@ def main(params: Params, report: Report) -> None:
     set_numeric_state(settings.seed, params[RuntimeSettings].num_threads)
     backbone = build_backbone(params[BackboneSettings])
     report.log_params({"extract": settings.model_dump(), "backbone": backbone.settings.model_dump()})
+    if backbone.taken:
+        report.say(backbone.taken)
     with report.progress(f"extract {backbone.settings.name}", "images") as progress:
         speed = extract_train(paths.BANK, paths.DATASET, backbone, params, progress)
     views, rows, dim = read_layout(paths.BANK).shape

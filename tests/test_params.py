@@ -216,8 +216,9 @@ def test_paths_that_dvc_depends_on_must_exist(tmp_path, monkeypatch):
     )
     assert "timm.yaml" not in data_text
     assert weights_text == (
-        "'catalog/tim.yaml': no such file; name a .safetensors or .pth file, or a recipe; did you mean "
-        "catalog/timm.yaml? known: catalog/random.yaml, catalog/timm.yaml"
+        "'catalog/tim.yaml': no such file; name a .safetensors or .pth file, a model's folder, or a recipe; "
+        "did you mean "
+        "catalog/timm.yaml? known: catalog/dinov2_base.yaml, catalog/random.yaml, catalog/timm.yaml"
     )
     Path("pets").mkdir()
     Path("w.pth").touch()
@@ -230,7 +231,9 @@ def test_records_and_recipes_that_are_there_are_checked(tmp_path, monkeypatch):
     Path("mine.yaml").write_text("weights: tim\n")
     with pytest.raises(ConfigError, match=r"mine\.yaml: \d faults\n.*title .* is missing"):
         missing_paths(load(write(tmp_path, set_paths("mine.yaml", "mine.yaml"))))
-    with pytest.raises(ConfigError, match=r"mine\.yaml: 1 fault\n  weights  expected 'timm' or 'random'"):
+    with pytest.raises(
+        ConfigError, match=r"mine\.yaml: 1 fault\n  weights  expected 'timm', 'hub' or 'random'"
+    ):
         missing_paths(load(write(tmp_path, set_paths(".", "mine.yaml"))))
 
 

@@ -24,6 +24,7 @@ from torch.nn.modules.module import (
     register_module_parameter_registration_hook,
 )
 
+from drtune.backbones.weights import first_line
 from drtune.base.errors import ConfigError
 
 PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_.+-]{0,39}")
@@ -37,6 +38,7 @@ MOST, LARGEST, TENSORS = 256, 1e6, 20_000
 """Values in a list, the size of a number, parameters and buffers; no architecture of timm comes near."""
 
 
+KWARGS = "backbone.kwargs (or what the weights file records of them)"
 CONFIGS = {"hf-hub:": load_model_config_from_hf, "local-dir:": load_model_config_from_path}
 """Names of models that bring arguments of their own."""
 
@@ -137,3 +139,8 @@ def is_plain(value: Any, depth: int = 0) -> bool:
     if isinstance(value, bool) or value is None:
         return True
     return isinstance(value, int | float) and math.isfinite(value) and abs(value) <= LARGEST
+
+
+def does_not_take(name: str, arguments: dict[str, Any], fault: Exception) -> str:
+    """Say that a model does not know an argument."""
+    return f"backbone.kwargs: {name} does not take {arguments}: {first_line(fault)}"

@@ -12,9 +12,10 @@ from safetensors.torch import save_file
 
 from drtune.backbones.architecture import create_encoder
 from drtune.backbones.classifier import Classifier
+from drtune.backbones.inputs import fixed_input
 from drtune.backbones.settings import BackboneSettings, CropFraction, Deviations, Interpolation
 from drtune.backbones.weights import read_tensors
-from drtune.backbones.zoo import fixed_input, most_numbers
+from drtune.backbones.zoo import most_numbers
 from drtune.base.errors import ConfigError, WeightsError
 from drtune.base.faults import each_once, faults_of, plain_names, render
 from drtune.base.files import read_json, replacing, write_json
@@ -121,9 +122,7 @@ def load_model(folder: Path) -> tuple[Classifier, InputSpec, dict[str, Any]]:
     try:
         sized = {"img_size": spec.size} if card["image_size_given"] and fixed_input(card["timm_name"]) else {}
         arguments = {**sized, **card["timm_kwargs"]}
-        encoder = create_encoder(
-            card["timm_name"], arguments, f"{path}, timm_kwargs", most_numbers(str(file))
-        )
+        encoder = create_encoder(card["timm_name"], arguments, f"{path}, timm_kwargs", most_numbers(file))
         model = Classifier(encoder, card["feature_dim"], len(card["classes"]))
         model.load_state_dict(read_tensors(file))
     except (ConfigError, WeightsError):

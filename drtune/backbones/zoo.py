@@ -2,40 +2,31 @@
 
 import difflib
 import math
-import ssl
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from huggingface_hub import constants as hub
-from huggingface_hub import hf_hub_download
 from pydantic import ValidationError
-from timm.data import resolve_model_data_config
 from torch import nn
 
-from drtune.backbones.architecture import create_encoder
+from drtune.backbones.architecture import KWARGS, create_encoder, does_not_take
 from drtune.backbones.classifier import Classifier
+from drtune.backbones.folder import size_of
+from drtune.backbones.hub import create_pretrained
+from drtune.backbones.inputs import HUBS, Claim, fixed_input, input_spec, said
+from drtune.backbones.loading import load_weights, located
 from drtune.backbones.recipe import Recipe, read_recipe
 from drtune.backbones.settings import BackboneSettings
-from drtune.backbones.weights import fingerprint, first_line, load_encoder, read_checkpoint, recorded
+from drtune.backbones.weights import fingerprint, first_line, recorded
+from drtune.backbones.wrappings import Input
 from drtune.base.errors import ConfigError, WeightsError
 from drtune.base.faults import faults_of, render
-from drtune.base.files import sha256_of
-from drtune.base.yaml import ENDINGS
 from drtune.data.transforms import InputSpec
 
-PUBLISHED = "model.safetensors"
-KWARGS = "backbone.kwargs (or what the weights file records of them)"
 ALWAYS = 50_000_000
 """Numbers of a network that is made whatever the size of its file; buffers need not be in there."""
-HUB_SECONDS = 5.0
-"""Longest wait for the hub's first answer; its own client would ask for a minute before it gives up."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +39,8 @@ class Backbone:
         spec: the input it expects.
         fingerprint: SHA-256 of its weights, whatever file they came from.
         settings: how it was built, with what the weights file records filled in.
+        taken: what was taken of a file of weights, what was left out and which input is assumed, in one line;
+            empty where nothing had to be assumed.
     """
 
     encoder: nn.Module
@@ -55,32 +48,59 @@ class Backbone:
     spec: InputSpec
     fingerprint: str
     settings: BackboneSettings
+    taken: str = ""
 
     def classifier(self, num_classes: int) -> Classifier:
         """This encoder, not a copy of it, under a linear head for so many classes."""
         return Classifier(self.encoder, self.feature_dim, num_classes)
 
 
-def build_backbone(settings: BackboneSettings) -> Backbone:
+def build_backbone(given: BackboneSettings) -> Backbone:
     """Build a timm encoder and load its weights.
 
     Raises:
         ConfigError: unknown model name, arguments that the model does not take, or a recipe with faults.
-        WeightsError: weights that cannot be had, read or fitted.
+        WeightsError: weights that cannot be had, read or fitted, or whose input nobody can say.
     """
-    check_name(settings.name)
-    recipe = read_recipe(settings.weights)
+    check_name(given.name)
+    recipe = read_recipe(given.weights)
+    settings, source = located(given, recipe)
+    record = recorded_for(settings)
     settings = completed(settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        encoder = create(settings, recipe)
-    spec = input_spec(settings, encoder)
-    if recipe is None:
-        path = Path(settings.weights)
-        load_encoder(encoder, read_checkpoint(path), classifier_of(encoder), path.name)
+        encoder = create(settings, recipe, source)
+    claims, taken = ([], "") if source is None else load_weights(encoder, source)
+    if record:
+        claims.insert(0, Claim(f"{settings.weights}, its own record", of_settings(settings), of_itself=True))
+    asked = of_settings(given.model_copy(update={"image_size": settings.image_size}))
+    spec = input_spec(settings.name, asked, encoder, claims, source is not None)
+    if taken and (not record or "left out" in taken):
+        who = "params.yaml" if asked.mean else next((c.who for c in claims if c.input.mean), "timm's record")
+        taken += f"; input as {who} has it: {spec.size} px, {said(of_spec(spec))}, {spec.interpolation}"
+    else:
+        taken = ""
     identity = fingerprint(encoder)
     encoder.to(memory_format=torch.channels_last)  # convolutions run up to twice as fast, depthwise most
-    return Backbone(encoder, probe_dim(encoder, spec, settings.name), spec, identity, settings)
+    return Backbone(encoder, probe_dim(encoder, spec, settings.name), spec, identity, settings, taken)
+
+
+def of_settings(settings: BackboneSettings) -> Input:
+    """The input that settings give."""
+    mean, std = (tuple(part) if part else None for part in (settings.mean, settings.std))
+    return Input(mean, std, settings.interpolation, settings.crop_fraction, settings.image_size)  # type: ignore[arg-type]
+
+
+def of_spec(spec: InputSpec) -> Input:
+    """The normalisation that a spec has."""
+    return Input(spec.mean, spec.std)
+
+
+def recorded_for(settings: BackboneSettings) -> dict[str, Any]:
+    """What a weights file of ours says of this architecture, whatever its tag; nothing of another one."""
+    record = recorded(Path(settings.weights))
+    same = str(record.pop("name", None)).split(".")[0] == settings.name.split(".")[0]
+    return record if same else {}
 
 
 def completed(settings: BackboneSettings) -> BackboneSettings:
@@ -89,9 +109,7 @@ def completed(settings: BackboneSettings) -> BackboneSettings:
     Raises:
         WeightsError: the record holds something else than the settings of a backbone.
     """
-    record = recorded(Path(settings.weights))
-    if record.pop("name", None) != settings.name:
-        return settings
+    record = recorded_for(settings)
     missing = {key: value for key, value in record.items() if getattr(settings, key, 0) is None}
     try:
         return BackboneSettings.model_validate(settings.model_dump() | missing)
@@ -104,7 +122,7 @@ def completed(settings: BackboneSettings) -> BackboneSettings:
 def check_name(name: str) -> None:
     """Refuse a name that timm does not know, with the nearest ones."""
     plain = name.split(".")[0]
-    if name.startswith(("hf-hub:", "local-dir:")) or timm.is_model(plain):
+    if name.startswith(HUBS) or timm.is_model(plain):
         return
     near = difflib.get_close_matches(plain, timm.list_models(), n=3)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
@@ -113,15 +131,24 @@ def check_name(name: str) -> None:
     )
 
 
-def create(settings: BackboneSettings, recipe: Recipe | None) -> nn.Module:
-    """Create the timm model without a classifier, with timm's own weights where asked for."""
+def create(settings: BackboneSettings, recipe: Recipe | None, source: Path | None) -> nn.Module:
+    """Create the timm model without a classifier, with timm's own weights where asked for.
+
+    Raises:
+        ConfigError: arguments that the model does not take, or another number of channels than three.
+    """
     arguments: dict[str, Any] = dict(settings.kwargs or {})
+    if arguments.get("in_chans", 3) != 3:
+        raise ConfigError(
+            f"backbone.kwargs: in_chans {arguments['in_chans']}: images are always given as red, green and "
+            "blue, grey ones too; leave it out"
+        )
     if settings.image_size is not None and fixed_input(settings.name):
         arguments.setdefault("img_size", settings.image_size)
-    if recipe is not None and recipe.weights == "timm":
+    if recipe is not None and recipe.weights == "timm" and source is None:
         return create_pretrained(settings.name, arguments, recipe)
     try:
-        model = create_encoder(settings.name, arguments, KWARGS, most_numbers(settings.weights))
+        model = create_encoder(settings.name, arguments, KWARGS, most_numbers(source))
     except ConfigError:
         raise
     except TypeError as fault:
@@ -131,127 +158,10 @@ def create(settings: BackboneSettings, recipe: Recipe | None) -> nn.Module:
     return model
 
 
-def most_numbers(weights: str) -> float:
+def most_numbers(source: Path | None) -> float:
     """How many numbers a network can have whose weights come from this file; a small one always may."""
-    path = Path(weights)
-    is_recipe = weights.endswith(ENDINGS) or not path.is_file()
-    return math.inf if is_recipe else max(ALWAYS, path.stat().st_size)
-
-
-def create_pretrained(name: str, arguments: dict[str, Any], recipe: Recipe) -> nn.Module:
-    """Create a timm model with the weights that timm publishes.
-
-    Raises:
-        ConfigError: arguments that the model does not take.
-        WeightsError: weights that cannot be had, are not those of the recipe, or do not fit the arguments.
-    """
-    silence = hub_silence()
-    try:
-        with cache_alone(bool(silence)):
-            source = pinned_source(name, recipe)
-            model: nn.Module = create_encoder(
-                name, arguments, KWARGS, pretrained=True, pretrained_cfg_overlay=source
-            )
-    except (ConfigError, WeightsError):
-        raise
-    except TypeError as fault:
-        raise ConfigError(does_not_take(name, arguments, fault)) from None
-    except Exception as fault:
-        if isinstance(fault, RuntimeError) and "state_dict" in str(fault):
-            raise WeightsError(
-                f"backbone.weights: the weights that timm publishes for {name} do not fit it with "
-                f"backbone.kwargs {arguments}; set backbone.kwargs to null"
-            ) from None
-        raise WeightsError(hub_text(name, silence or first_line(fault))) from None
-    return model
-
-
-def pinned_source(name: str, recipe: Recipe) -> dict[str, str] | None:
-    """Where timm shall take its weights from, in words of its own record; None where nothing is pinned.
-
-    Raises:
-        WeightsError: timm takes them from elsewhere, or the file is another one.
-    """
-    if recipe.revision is None and recipe.sha256 is None:
-        return None
-    config = timm.get_pretrained_cfg(name, allow_unregistered=True)
-    if config is None or not config.hf_hub_id:
-        raise WeightsError(
-            f"backbone.weights: the recipe pins revision or sha256, but timm has no weights of {name} on the "
-            "Hugging Face hub; set both to null, or fetch a file and name it in backbone.weights"
-        )
-    path = hf_hub_download(config.hf_hub_id, PUBLISHED, revision=recipe.revision)
-    found = sha256_of(Path(path))
-    if recipe.sha256 not in (None, found):
-        raise WeightsError(
-            f"backbone.weights: {PUBLISHED} of {config.hf_hub_id} has sha256 {found}, the recipe says "
-            f"{recipe.sha256}; correct the recipe, or pin the revision that has that file"
-        )
-    return {"file": path}
-
-
-def does_not_take(name: str, arguments: dict[str, Any], fault: Exception) -> str:
-    """Say that a model does not know an argument."""
-    return f"backbone.kwargs: {name} does not take {arguments}: {first_line(fault)}"
-
-
-def hub_silence() -> str:
-    """Why the Hugging Face hub cannot be asked; empty where it answers, be it with a refusal."""
-    try:
-        request = urllib.request.Request(hub.ENDPOINT, method="HEAD")
-        urllib.request.urlopen(request, timeout=HUB_SECONDS).close()
-    except OSError as fault:
-        reason = getattr(fault, "reason", fault)
-        if not isinstance(fault, urllib.error.HTTPError) and not isinstance(reason, ssl.SSLError):
-            return f"{hub.ENDPOINT} does not answer ({reason})"
-    return ""
-
-
-@contextmanager
-def cache_alone(alone: bool) -> Iterator[None]:
-    """Within the block, where `alone`, the hub's client looks into its local cache and asks nobody."""
-    before = hub.HF_HUB_OFFLINE
-    hub.HF_HUB_OFFLINE = before or alone
-    try:
-        yield
-    finally:
-        hub.HF_HUB_OFFLINE = before
-
-
-def fixed_input(name: str) -> bool:
-    """Whether the architecture is built for one image size (`img_size`), as plain ViTs are."""
-    config = timm.get_pretrained_cfg(name, allow_unregistered=True)
-    return bool(config is not None and config.fixed_input_size)
-
-
-def hub_text(name: str, reason: str) -> str:
-    """Say that timm could not fetch its weights, and which file to put where instead."""
-    config = timm.get_pretrained_cfg(name, allow_unregistered=True)
-    source = getattr(config, "hf_hub_id", None) or getattr(config, "url", None) or "(timm lists no weights)"
-    return (
-        f"backbone.weights: timm could not get the weights of {name} from {source}: {reason}\n"
-        "  remedy: on a machine with access fetch its model.safetensors, copy it here and set "
-        f"backbone.weights to the path; or fill the local cache, {hub.HF_HUB_CACHE}"
-    )
-
-
-def classifier_of(encoder: nn.Module) -> str:
-    """Name of the classifier module in this architecture, such as `fc` or `head`."""
-    config: dict[str, Any] = getattr(encoder, "pretrained_cfg", None) or {}
-    name = config.get("classifier") or ""
-    return name if isinstance(name, str) else name[0]
-
-
-def input_spec(settings: BackboneSettings, encoder: nn.Module) -> InputSpec:
-    """Input size, normalisation and interpolation: as given, else as timm records for the weights."""
-    known = resolve_model_data_config(encoder)
-    return InputSpec(
-        size=settings.image_size or int(known["input_size"][-1]),
-        mean=tuple(settings.mean or known["mean"]),
-        std=tuple(settings.std or known["std"]),
-        interpolation=settings.interpolation or str(known["interpolation"]),
-        crop_fraction=settings.crop_fraction or float(known["crop_pct"]),
-    )
+    size = size_of(source) if source is not None else 0
+    return max(ALWAYS, size) if size else math.inf
 
 
 @torch.no_grad()

@@ -39,6 +39,8 @@ class BankHeader:
         augmented: whether the views are augmented (else V is 1).
         augment_seed: seed of the views' augmentations.
         dtype: of the features, `float16`, `bfloat16` or `float32`.
+        weights: what was taken of a checkpoint of another code, what was left out and which input is assumed;
+            empty, and not in the file, for all other weights.
     """
 
     backbone: str
@@ -49,6 +51,7 @@ class BankHeader:
     augmented: bool
     augment_seed: int
     dtype: str
+    weights: str = ""
 
 
 class FeatureBank:
@@ -224,7 +227,8 @@ def plan(header: BankHeader, rows: int, dim: int, ids_bytes: int) -> Layout:
         ),
         "ids": ("U8", [ids_bytes], ids_bytes),
     }
-    metadata = {"format": FORMAT, "header": json.dumps(asdict(header), sort_keys=True)}
+    said = {key: value for key, value in asdict(header).items() if key != "weights" or value}
+    metadata = {"format": FORMAT, "header": json.dumps(said, sort_keys=True)}
     record: dict[str, Any] = {"__metadata__": metadata}
     offsets, end = {}, 0
     for name, (dtype, extent, size) in tensors.items():

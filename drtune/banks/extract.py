@@ -45,6 +45,7 @@ def bank_identity(
         augmented=augmented,
         augment_seed=extract.seed if augmented else 0,
         dtype=extract.dtype,
+        weights=backbone.taken,
     )
 
 

@@ -3,8 +3,6 @@
 from pathlib import Path
 
 from drtune.backbones.model_file import save_model
-from drtune.backbones.settings import BackboneSettings
-from drtune.backbones.zoo import completed
 from drtune.base.files import replacing, write_json
 from drtune.base.settings import Params
 from drtune.training.fit import Fitted
@@ -22,7 +20,7 @@ SELECTED_ON: dict[Monitor, str] = {
 
 def save(fitted: Fitted, params: Params, models: Path) -> None:
     """Write `model.safetensors`, `model.json` and `history.json` to a folder, which appears at once."""
-    train, backbone = params[TrainSettings], completed(params[BackboneSettings])
+    train, backbone = params[TrainSettings], fitted.backbone.settings
     about = {
         "method": train.method,
         "settings": params.method(train.method).model_dump(),

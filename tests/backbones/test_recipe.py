@@ -12,6 +12,7 @@ CATALOG = Path(__file__).resolve().parents[2] / "catalog"
 
 def test_the_recipes_of_the_catalogue():
     assert read_recipe(str(CATALOG / "timm.yaml")) == Recipe(weights="timm")
+    assert read_recipe(str(CATALOG / "dinov2_base.yaml")).repository == "facebook/dinov2-base"
     assert read_recipe(str(CATALOG / "random.yaml")) == Recipe(weights="random")
 
 
@@ -25,10 +26,16 @@ def test_a_copy_works_under_any_name_and_a_checkpoint_is_no_recipe(tmp_path):
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("weights: tim", r"weights  expected 'timm' or 'random', got 'tim' \(text\)"),
+        ("weights: tim", r"weights  expected 'timm', 'hub' or 'random', got 'tim' \(text\)"),
         ("weights: timm\nrevison: x", "revison  unknown key; did you mean revision?"),
         ("weights: timm\nsha256: 5eed", r"sha256  expected 64 hexadecimal digits, got '5eed' \(text\)"),
-        ("sha256: null", "weights  is missing; expected timm or random"),
+        ("sha256: null", "weights  is missing; expected timm or hub or random"),
+        (
+            "weights: hub",
+            "repository goes with weights: hub, and is OWNER/NAME of the model there, facebook/",
+        ),
+        ("weights: timm\nrepository: a/b", "got weights: timm and repository: a/b"),
+        ("weights: hub\nrepository: ../etc", "repository  "),
         ("weights: random\nrevision: x", "random weights have no revision and no sha256; remove both"),
     ],
 )

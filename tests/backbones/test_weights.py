@@ -3,99 +3,14 @@ import random
 import zipfile
 from contextlib import suppress
 
+import numpy as np
 import pytest
-import timm
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from drtune.backbones.weights import fingerprint, load_encoder, read_checkpoint, recorded
+from drtune.backbones.weights import fingerprint, read_checkpoint, recorded
 from drtune.base.errors import WeightsError
-
-KWARGS = {"channels": (8, 8, 16, 16), "stem_width": 8}
-
-
-def resnet(seed=0, **kwargs):
-    torch.manual_seed(seed)
-    return timm.create_model("resnet10t", **{"num_classes": 0, **KWARGS, **kwargs})
-
-
-def same(a, b):
-    return all(
-        torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True)
-    )
-
-
-@pytest.mark.parametrize(
-    ("prefix", "extra"),
-    [
-        ("", {"fc.weight": (5, 16), "fc.bias": (5,)}),
-        ("module.encoder_q.", {"module.encoder_q.fc.weight": (8, 16), "module.encoder_k.conv1.weight": (1,),
-                               "module.queue": (2, 2), "module.queue_ptr": (1,)}),
-        ("module.encoder.", {"module.encoder.fc.0.weight": (8, 16), "module.predictor.0.weight": (2, 2)}),
-        ("module.encoder.", {"module.head.0.weight": (2, 2)}),
-        ("module.", {"module.projection_head.0.weight": (2, 2), "module.prototypes.weight": (3, 2)}),
-        ("encoder.", {"head.weight": (5, 16), "head.bias": (5,)}),
-    ],
-    ids=["plain", "moco", "simsiam", "infomin", "swav", "own"],
-)  # fmt: skip
-@pytest.mark.parametrize("key", ["state_dict", "model", None])
-def test_published_wrappings_load_every_key(tmp_path, prefix, extra, key):
-    source, target = resnet(1), resnet(2)
-    state = {prefix + name: value for name, value in source.state_dict().items()}
-    state |= {name: torch.zeros(shape) for name, shape in extra.items()}
-    path = tmp_path / "w.pth.tar"
-    torch.save({key: state, "epoch": 3} if key else state, path)
-    assert not same(source, target)
-    load_encoder(target, read_checkpoint(path), "fc", "w")
-    assert same(source, target)
-
-
-def test_safetensors_and_missing_counters_are_accepted(tmp_path):
-    source, target = resnet(1), resnet(2)
-    state = {k: v for k, v in source.state_dict().items() if "num_batches" not in k}
-    save_file(state, tmp_path / "w.safetensors")
-    load_encoder(target, read_checkpoint(tmp_path / "w.safetensors"), "fc", "w")
-    assert torch.equal(source.layer4[0].conv1.weight, target.layer4[0].conv1.weight)
-
-
-def test_another_architecture_is_refused_whole_with_every_key():
-    target = resnet(2)
-    before = fingerprint(target)
-    state = dict(resnet(1, channels=(8, 8, 16, 32)).state_dict())
-    state.pop("bn1.running_mean")
-    state["conv9.weight"] = torch.zeros(1)
-    with pytest.raises(WeightsError) as caught:
-        load_encoder(target, state, "fc", "other.pth")
-    text = str(caught.value)
-    assert "other.pth does not fit backbone.name (read as timm, torchvision)" in text
-    assert "missing: bn1.running_mean" in text
-    assert "unexpected: conv9.weight" in text
-    assert "layer4.0.conv1.weight (32, 16, 3, 3) instead of (16, 16, 3, 3)" in text
-    assert "(10 in all)" not in text
-    assert "… (" in text
-    assert "remedy: name the architecture" in text
-    assert fingerprint(target) == before
-
-
-def test_keys_outside_the_wrapping_are_unexpected():
-    state = {f"module.encoder_q.{k}": v for k, v in resnet(1).state_dict().items()} | {
-        "stray": torch.zeros(1)
-    }
-    with pytest.raises(WeightsError, match=r"read as MoCo, PCL, HCSC\):\n  unexpected: stray"):
-        load_encoder(resnet(2), state, "fc", "w")
-
-
-def test_position_embedding_is_resampled_to_another_image_size():
-    small = {"embed_dim": 24, "depth": 1, "num_heads": 2, "patch_size": 8, "num_classes": 0}
-    source = timm.create_model("vit_tiny_patch16_224", img_size=32, **small)
-    target = timm.create_model("vit_tiny_patch16_224", img_size=64, **small)
-    load_encoder(target, source.state_dict(), "head", "w")
-    assert target.pos_embed.shape == (1, 65, 24)
-    assert torch.equal(target.pos_embed[:, 0], source.pos_embed[:, 0])
-    grid = source.pos_embed[:, 1:].reshape(4, 4, 24)
-    resampled = target.pos_embed[:, 1:].reshape(8, 8, 24)
-    assert torch.allclose(grid.mean((0, 1)), resampled.mean((0, 1)), atol=0.02)
 
 
 class Evil:
@@ -122,9 +37,9 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path, capsys):
         (
             "none.pth",
             None,
-            "no such file: .*; name a .safetensors or .pth file, or a recipe: catalog/timm",
+            "no such file: .*; name a .safetensors or .pth file, the folder of a model .* catalog/timm",
         ),
-        ("w.h5", b"x", r"unknown ending '.h5'; allowed: .safetensors, .pth"),
+        ("w.h5", b"x", r"unknown ending '.h5'; allowed: .safetensors, .npz, .pth"),
         (
             "w.safetensors",
             b"\x01\x02",
@@ -148,6 +63,68 @@ def test_a_checkpoint_without_tensors(tmp_path):
         read_checkpoint(tmp_path / "w.pth")
 
 
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 102\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "text"),
+    [
+        ("w.pth", LFS, "w.pth is a Git LFS pointer, not the weights: run `git lfs pull` where it comes from"),
+        ("w.safetensors", LFS, "is a Git LFS pointer"),
+        (
+            "w.pth",
+            b"\n <!DOCTYPE html><html>Virus scan warning</html>",
+            r"is a page of a web site \(HTML\), "
+            "not",
+        ),
+        ("w.safetensors", b"<html><head>", "fetch the file itself, not the page that shows it"),
+        ("w.pth", b"\x1f\x8b\x08" + bytes(99), r"is compressed \(gzip\): unpack it, and name what it holds"),
+        ("w.h5", b"\x89HDF\r\n", r"is a Keras file \(HDF5\); take the PyTorch or safetensors weights"),
+        ("w.tar", bytes(257) + b"ustar" + bytes(300), "is a tar archive: unpack it, and name what it holds"),
+        ("w.index.json", b"{}", "is a listing; name the folder that it lies in"),
+    ],
+)
+def test_what_is_no_checkpoint_is_called_by_its_name(tmp_path, name, content, text):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(WeightsError, match=text):
+        read_checkpoint(tmp_path / name)
+
+
+def test_first_bytes_count_and_endings_do_not(tmp_path):
+    state = {"a.weight": torch.arange(6.0).view(2, 3)}
+    for name in ("pytorch_model.bin", "W.SAFETENSORS", "w", "w.pth"):
+        save_file(state, tmp_path / name)
+    for name in ("W.PTH", "moco.pkl", "w.model", "w2.safetensors"):
+        torch.save(state, tmp_path / name)
+    torch.save(state, tmp_path / "old.PTH.TAR", _use_new_zipfile_serialization=False)
+    for path in tmp_path.iterdir():
+        assert torch.equal(read_checkpoint(path)["a.weight"], state["a.weight"]), path
+
+
+def test_programs_and_archives_of_others_say_what_to_do(tmp_path):
+    with zipfile.ZipFile(tmp_path / "scripted.pt", "w") as archive:
+        for name in ("scripted/data.pkl", "scripted/code/__torch__.py", "scripted/constants.pkl"):
+            archive.writestr(name, b"x")
+    with pytest.raises(WeightsError, match=r"is a TorchScript program.*torch.save\(module.state_dict\(\)"):
+        read_checkpoint(tmp_path / "scripted.pt")
+    with zipfile.ZipFile(tmp_path / "w.pth", "w") as archive:
+        archive.writestr("w.bin", b"x")
+    with pytest.raises(WeightsError, match="is a zip archive: unpack it, and name what it holds"):
+        read_checkpoint(tmp_path / "w.pth")
+    (tmp_path / "byol.pkl").write_bytes(pickle.dumps({"w": np.ones(3)}))
+    with pytest.raises(WeightsError, match="not a readable PyTorch checkpoint|could run code"):
+        read_checkpoint(tmp_path / "byol.pkl")
+
+
+def test_nested_mappings_without_end_are_not_followed(tmp_path):
+    inner = {f"k{i}": {} for i in range(400)}
+    for _ in range(3):
+        inner = {f"k{i}": inner for i in range(400)}
+    torch.save({"a": torch.ones(1), "deep": inner}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match="holds no named tensors"):
+        read_checkpoint(tmp_path / "w.pth")
+
+
 def test_fingerprint_follows_values_not_files():
     a, b = nn.Linear(3, 2), nn.Linear(3, 2)
     b.load_state_dict(a.state_dict())
@@ -155,28 +132,6 @@ def test_fingerprint_follows_values_not_files():
     with torch.no_grad():
         b.bias[1] += 1e-6
     assert fingerprint(a) != fingerprint(b)
-
-
-@pytest.mark.parametrize(
-    "shape", [(1, 0, 24), (1, 1, 24), (1, 12, 24), (3, 17, 24), (1, 17, 7), (1, 257**2 + 1, 24), (17, 24)]
-)
-def test_positions_of_no_square_grid_are_another_shape(shape):
-    target = timm.create_model(
-        "vit_tiny_patch16_224", num_classes=0, img_size=32, embed_dim=24, depth=1, num_heads=2
-    )
-    state = {**target.state_dict(), "pos_embed": torch.zeros(shape)}
-    with pytest.raises(WeightsError, match="of another shape: pos_embed"):
-        load_encoder(target, state, "head", "w.pth")
-
-
-@pytest.mark.parametrize("kind", [torch.int8, torch.bool, torch.int64])
-def test_whole_numbers_are_no_weights(kind):
-    target = timm.create_model("resnet10t", num_classes=0, channels=(8, 8, 8, 8), stem_width=8)
-    state = {
-        name: value.to(kind) if name == "bn1.weight" else value for name, value in target.state_dict().items()
-    }
-    with pytest.raises(WeightsError, match=f"no floating-point numbers: bn1.weight {kind}"):
-        load_encoder(target, state, "fc", "w.pth")
 
 
 def zipped(path, **members):

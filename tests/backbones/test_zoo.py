@@ -1,16 +1,13 @@
 import json
-import time
 from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub import constants as hub
 from safetensors.torch import save_file
 
 from drtune.backbones.settings import BackboneSettings
 from drtune.backbones.zoo import build_backbone
 from drtune.base.errors import ConfigError, WeightsError
-from drtune.base.files import sha256_of
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "weights"
 CATALOG = Path(__file__).resolve().parents[2] / "catalog"
@@ -102,80 +99,6 @@ def test_real_imagenet_weights_load_strictly():
 def test_faults_name_the_setting_and_the_remedy(change, error, text):
     with pytest.raises(error, match=text):
         build_backbone(settings(**change))
-
-
-def test_unreachable_hub_says_at_once_which_file_to_put_where(monkeypatch, tmp_path):
-    monkeypatch.setattr("drtune.backbones.zoo.hub.ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setattr("drtune.backbones.zoo.hub.HF_HUB_CACHE", str(tmp_path))
-    started = time.monotonic()
-    with pytest.raises(WeightsError) as caught:
-        build_backbone(
-            settings(name="resnet18.a1_in1k", kwargs={}, weights=str(CATALOG / "timm.yaml"), image_size=None)
-        )
-    text = str(caught.value)
-    assert "could not get the weights of resnet18.a1_in1k from timm/resnet18.a1_in1k" in text
-    assert "http://127.0.0.1:9 does not answer ([Errno 111] Connection refused)" in text
-    assert f"set backbone.weights to the path; or fill the local cache, {tmp_path}" in text
-    assert time.monotonic() - started < 10
-    assert not hub.HF_HUB_OFFLINE
-
-
-COMMITS = ["a" * 40, "b" * 40]
-
-
-@pytest.fixture
-def published(monkeypatch, tmp_path):
-    """The hub's local cache with two revisions of timm's resnet10t, the first of which is the newest."""
-    monkeypatch.setattr("drtune.backbones.zoo.hub_silence", lambda: "nobody is asked")
-    monkeypatch.setattr("drtune.backbones.zoo.hub.HF_HUB_CACHE", str(tmp_path / "hub"))
-    home = tmp_path / "hub" / "models--timm--resnet10t.c3_in1k"
-    (home / "refs").mkdir(parents=True)
-    (home / "refs" / "main").write_text(COMMITS[0])
-    files = []
-    for seed, commit in enumerate(COMMITS):
-        files.append(home / "snapshots" / commit / "model.safetensors")
-        files[-1].parent.mkdir(parents=True)
-        save_file(flat(build_backbone(settings(seed=seed)).encoder), files[-1])
-
-    def build(recipe="", **change):
-        path = tmp_path / "my_recipe.yaml"
-        path.write_text(f"weights: timm\n{recipe}")
-        return build_backbone(settings(weights=str(path), seed=9, **change))
-
-    return build, files
-
-
-def test_published_weights_must_fit_the_arguments(published):
-    build, _ = published
-    assert build().fingerprint == build_backbone(settings(seed=0)).fingerprint
-    channels = {"channels": [8, 8, 16, 24], "stem_width": 8}
-    with pytest.raises(
-        WeightsError, match=r"publishes for resnet10t do not fit it .*set backbone.kwargs to null"
-    ):
-        build(kwargs=channels)
-    with pytest.raises(ConfigError, match=r"resnet10t does not take .*chanels"):
-        build(kwargs={"chanels": [8]})
-
-
-def test_a_recipe_pins_revision_and_file(published):
-    build, files = published
-    second = build_backbone(settings(seed=1)).fingerprint
-    assert build(f"revision: {COMMITS[1]}").fingerprint == second
-    assert build(f"revision: {COMMITS[1]}\nsha256: {sha256_of(files[1])}").fingerprint == second
-    with pytest.raises(
-        WeightsError, match=f"has sha256 {sha256_of(files[0])}, the recipe says {sha256_of(files[1])}"
-    ):
-        build(f"sha256: {sha256_of(files[1])}")
-    with pytest.raises(WeightsError, match="could not get the weights of resnet10t"):
-        build(f"revision: {'c' * 40}")
-
-
-def test_pins_need_weights_on_the_hub(published):
-    with pytest.raises(
-        WeightsError,
-        match="timm has no weights of beit3_giant_patch14_224 on the Hugging Face hub; set both to null",
-    ):
-        published[0]("revision: main", name="beit3_giant_patch14_224", kwargs=None)
 
 
 RECORD = {

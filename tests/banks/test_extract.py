@@ -93,6 +93,7 @@ BUILT = SimpleNamespace(
     spec=InputSpec(32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bilinear", 1.0),
     fingerprint="weights",
     settings=BACKBONE,
+    taken="",
 )
 
 

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from drtune.backbones.settings import BackboneSettings
 from drtune.backbones.zoo import build_backbone
@@ -25,6 +26,35 @@ def test_the_bank_holds_what_the_frozen_backbone_says_of_each_image(stage, capsy
     assert bank.labels.tolist() == train.labels.tolist()
     assert bank.ids == train.ids
     assert "bank: 18 images x 16 features, 1 view, float16, " in capsys.readouterr().out
+
+
+def test_a_published_layout_gives_the_features_of_the_plain_state_and_the_bank_says_what_was_taken(
+    stage, capsys
+):
+    download.main(*stage())
+    state = dict(build_backbone(stage().params[BackboneSettings]).encoder.state_dict())
+    theirs = {f"module.encoder_q.{key}": value for key, value in state.items()}
+    theirs |= {f"module.encoder_k.{key}": value + 1 for key, value in state.items()}
+    torch.save({"epoch": 200, "state_dict": theirs | {"module.queue": torch.rand(4, 8)}}, "moco.pth.tar")
+    save_file({key: value.contiguous() for key, value in state.items()}, "plain.safetensors")
+    banks = {}
+    for weights in ("moco.pth.tar", "plain.safetensors"):
+        given = {
+            "backbone.weights": weights,
+            "backbone.interpolation": "bilinear",
+            "backbone.crop_fraction": 0.875,
+        }
+        extract.main(*stage({**given, "extract.dtype": "float32"}))
+        bank = open_bank(paths.BANK)
+        banks[weights] = bank.rows(torch.zeros(18, dtype=torch.long), torch.arange(18)), bank.header
+    (rows, header), (plain, other) = banks.values()
+    assert torch.equal(rows, plain)
+    assert (header.weights_sha256, header.transform) == (other.weights_sha256, other.transform)
+    assert header.weights.startswith(
+        "weights: moco.pth.tar read as MoCo, PCL, HCSC, DenseCL at state_dict.module."
+    )
+    assert "left out: state_dict.module.encoder_k, state_dict.module.queue; input as MoCo" in header.weights
+    assert header.weights in capsys.readouterr().out.splitlines()
 
 
 def test_the_run_learns_settings_and_speed(stage):
