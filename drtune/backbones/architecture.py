@@ -24,7 +24,7 @@ from torch.nn.modules.module import (
     register_module_parameter_registration_hook,
 )
 
-from drtune.backbones.weights import first_line
+from drtune.backbones.weights import TENSORS, first_line
 from drtune.base.errors import ConfigError
 
 PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_.+-]{0,39}")
@@ -34,8 +34,8 @@ FORBIDDEN = re.compile(
 )
 ARCHITECTURE = {"pretrained_window_sizes"}
 """Names of layers' settings that look like a factory's."""
-MOST, LARGEST, TENSORS = 256, 1e6, 20_000
-"""Values in a list, the size of a number, parameters and buffers; no architecture of timm comes near."""
+MOST, LARGEST = 256, 1e6
+"""Values in a list, the size of a number; no architecture of timm comes near."""
 
 
 KWARGS = "backbone.kwargs (or what the weights file records of them)"

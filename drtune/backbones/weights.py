@@ -20,7 +20,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from drtune.backbones.architecture import TENSORS
 from drtune.backbones.stand_ins import SAFE
 from drtune.base.errors import WeightsError
 
@@ -29,8 +28,8 @@ DAMAGED = "it is cut short or damaged: fetch it again"
 RECORD = "backbone"
 INFLATED = 4
 """How many times its size a file may unpack to."""
-LONGEST_RECORD = 1_000_000
-"""Characters of what a file says of its backbone."""
+TENSORS, LONGEST_RECORD = 20_000, 1_000_000
+"""Parameters and buffers, more than timm's architectures have; characters of a file's own record."""
 DEEPEST, MOST_NAMES = 6, 100_000
 """Levels of mappings in a checkpoint, names in it."""
 PICKLES = (".pth", ".pt", ".bin", ".tar", ".ckpt", ".pkl", ".pyth", ".pth.tar")
@@ -97,7 +96,7 @@ def kind_of(path: Path) -> str:
     for first, what in STARTS:
         if start.lower().lstrip().startswith(first):
             raise WeightsError(f"backbone.weights: {path} {what}")
-    if zipfile.is_zipfile(path):
+    if start.startswith(b"PK"):
         return kind_of_zip(path)
     if start[257:262] == b"ustar":
         raise WeightsError(f"backbone.weights: {path} is a tar archive: unpack it, and name what it holds")
