@@ -52,7 +52,7 @@ def runs(
     from rich.console import Console
 
     from drtune.runs import listing
-    from drtune.runs.commits import stage_keys
+    from drtune.runs.listing import stage_keys
 
     with faults():
         store = opened()

@@ -4,7 +4,6 @@ DVC hashes the outs only after the stage's process has ended, so a run that want
 follow the same rule. Source: dvc-data 3.18.3, hashfile/tree.py `Tree.as_bytes` (guarded by a test).
 """
 
-import copy
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -16,8 +15,6 @@ from drtune.base.files import inside, read_json
 
 IGNORED = ("__pycache__", ".DS_Store", "Thumbs.db")
 """As the project's .dvcignore has it; DVC leaves these out of a folder."""
-
-Out = dict[str, Any]
 
 
 def md5_of(path: Path) -> str:
@@ -50,7 +47,7 @@ def listed_files(listing: Path, folder: Path) -> dict[Path, str]:
         ) from None
 
 
-def describe_out(path: Path) -> Out:
+def describe_out(path: Path) -> dict[str, Any]:
     """One file or folder as dvc.lock describes it, without its path: hash, md5, size in bytes, nfiles.
 
     Raises:
@@ -59,19 +56,16 @@ def describe_out(path: Path) -> Out:
     if not path.is_dir():
         return {"hash": "md5", "md5": md5_of(path), "size": path.stat().st_size}
     listing = folder_listing(path)
-    text = json.dumps(listing, sort_keys=True)
-    digest = hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+    digest = hashlib.md5(json.dumps(listing, sort_keys=True).encode(), usedforsecurity=False).hexdigest()
     size = sum((path / entry["relpath"]).stat().st_size for entry in listing)
     return {"hash": "md5", "md5": f"{digest}.dir", "size": size, "nfiles": len(listing)}
 
 
-def describe_outs(folder: Path, names: Iterable[str]) -> dict[str, Out]:
+def describe_outs(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Out path -> description, for those of `names` that exist below `folder`."""
     return {name: describe_out(folder / name) for name in names if (folder / name).exists()}
 
 
-def completed_entry(entry: Mapping[str, Any], outs: Mapping[str, Out]) -> dict[str, Any]:
+def completed_entry(entry: Mapping[str, Any], outs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """A stage's entry of dvc.lock, with what its outs turned out to be."""
-    complete = copy.deepcopy(dict(entry))
-    complete["outs"] = [{"path": name, **out} for name, out in outs.items()]
-    return complete
+    return {**entry, "outs": [{"path": name, **out} for name, out in outs.items()]}

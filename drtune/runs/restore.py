@@ -17,13 +17,12 @@ from ruamel.yaml import YAML
 from drtune.base.errors import TrackingError
 from drtune.base.files import inside, read_json
 from drtune.base.yaml import read_yaml
-from drtune.runs.commits import PATIENT
 from drtune.runs.holdings import ENTRY
 from drtune.runs.mlflow_pipeline import RUN
 from drtune.runs.outs import describe_out
-from drtune.runs.record import git, installed_packages
-from drtune.runs.run_store import SHORT, RunStore, StoredRun
-from drtune.runs.stage_key import share_cache
+from drtune.runs.record import PATIENT, git, installed_packages
+from drtune.runs.run_store import RunStore, StoredRun
+from drtune.runs.stage_key import locked_entries, share_cache
 
 PROVENANCE = "provenance"
 MAX_NOTE = 1000
@@ -65,19 +64,19 @@ def restore(store: RunStore, run: StoredRun, target: Path) -> Restored:
             f"{target}: exists already; `git worktree remove --force {target}` removes an earlier one, "
             "or choose another folder with --out"
         )
-    check_restorable(store.root, run)
+    _check_commit(store.root, run)
     with tempfile.TemporaryDirectory(prefix="drtune-") as scratch:
         held = store.fetch(run, PROVENANCE, Path(scratch))
         if held is None or not (held / "params.yaml").is_file():
             raise TrackingError(
-                f"run {run.run_id[:SHORT]} ({run.name}): the store holds no {PROVENANCE}/params.yaml of it; "
+                f"{run.about}: the store holds no {PROVENANCE}/params.yaml of it; "
                 "its files are gone or lie on another machine, so nothing says what it was made from"
             )
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             tree = "worktree", "add", "--quiet", "--detach", str(target), run.commit
-            demand("git", "-C", str(store.root), *tree)
-            return filled(store.root, run, target, held)
+            _demand("git", "-C", str(store.root), *tree)
+            return _filled(store.root, run, target, held)
         except BaseException:
             forget(store.root, target)
             raise
@@ -98,58 +97,49 @@ def stage_run_of(store: RunStore, run: StoredRun) -> StoredRun:
         return run
     stages = [store.get(value) for name, value in run.tags.items() if name.startswith(RUN) and value]
     if not stages:
-        raise TrackingError(
-            f"run {run.run_id[:SHORT]} ({run.name}): is no run of a stage and names none; see `drtune runs`"
-        )
+        raise TrackingError(f"{run.about}: is no run of a stage and names none; see `drtune runs`")
     return max(stages, key=lambda stage: stage.started)
 
 
-def check_restorable(root: Path, run: StoredRun) -> None:
-    """Refuse a run that is no stage's, or whose commit this clone does not have."""
-    about = f"run {run.run_id[:SHORT]} ({run.name})"
+def _check_commit(root: Path, run: StoredRun) -> None:
     if not run.commit:
-        raise TrackingError(f"{about}: was made without a git commit, nothing says which code it had")
+        raise TrackingError(f"{run.about}: was made without a git commit, nothing says which code it had")
     if not git(root, "rev-parse", "--verify", "--quiet", f"{run.commit}^{{commit}}", seconds=PATIENT):
         remote = run.tags.get("git.remote", "")
+        fetch = f"fetch it from {remote}" if remote else "fetch it"
         raise TrackingError(
-            f"{about}: its commit {run.commit} is not in {root}; "
-            f"{f'fetch it from {remote}' if remote else 'fetch it'} or from host "
+            f"{run.about}: its commit {run.commit} is not in {root}; {fetch} or from host "
             f"{run.tags.get('proc.host', 'unknown')}, where the run was made"
         )
 
 
-def filled(root: Path, run: StoredRun, target: Path, held: Path) -> Restored:
+def _filled(root: Path, run: StoredRun, target: Path, held: Path) -> Restored:
     """Put patch, settings, lock and data into a fresh worktree."""
-    about = f"run {run.run_id[:SHORT]} ({run.name})"
-    if (patch := held / "code.patch").is_file():
-        note = patch.read_text(errors="replace").strip() if patch.stat().st_size < MAX_NOTE else "diff --git"
-        if "diff --git" not in note:
-            raise TrackingError(f"{about}: its uncommitted code was not recorded: {note}")
-        settings = [f"--exclude={place}.dvc/*" for place in ("", "*/")]  # they could name programs to run
-        demand("git", "-C", str(target), "apply", "--whitespace=nowarn", *settings, str(patch))
+    _apply(held / "code.patch", target, run)
     top = Path(git(root, "rev-parse", "--show-toplevel", seconds=PATIENT).strip())
     below = run.tags.get("drtune.folder", "")
     folder = inside(target, below) if below else target
     for name in ("params.yaml", "dvc.yaml", "dvc.lock"):  # the patch may have made links of them
         inside(folder, name)
-    for name in ("params.yaml", "dvc.yaml"):
-        if (held / name).is_file():
+        if name != "dvc.lock" and (held / name).is_file():
             shutil.copy(held / name, folder / name)
     if not (held / Path(ENTRY).name).is_file():
-        raise TrackingError(f"{about}: holds no {ENTRY}, it was made outside DVC; nothing says what it read")
+        raise TrackingError(
+            f"{run.about}: holds no {ENTRY}, it was made outside DVC; nothing says what it read"
+        )
     entry = read_json(held / Path(ENTRY).name)
-    for path in results_of(entry, held / "dvc.lock"):
+    for path in _results_of(entry, held / "dvc.lock"):
         inside(target, os.path.normpath(os.path.join(below or ".", path)))
-    write_lock(folder / "dvc.lock", held / "dvc.lock", run.stage, entry)
+    _write_lock(folder / "dvc.lock", held / "dvc.lock", run.stage, entry)
     project = inside(target, root.resolve().relative_to(top.resolve()).as_posix())
     inside(project, ".dvc/config.local")
     share_cache(root, project)
     deps = {dep["path"]: dep.get("md5", "") for dep in entry.get("deps", [])}
     outs = {out["path"]: out["md5"] for out in entry.get("outs", []) if "md5" in out}
-    check_out(inside(top, below) if below else top, folder, target, {**deps, **outs})
+    _check_out(inside(top, below) if below else top, folder, target, {**deps, **outs})
     if wrong := [path for path, md5 in deps.items() if not holds(folder / path, md5)]:
         raise TrackingError(
-            f"{about}: neither this clone, DVC's cache nor a remote holds what the run read as "
+            f"{run.about}: neither this clone, DVC's cache nor a remote holds what the run read as "
             f"{', '.join(wrong)}; fetch it into the cache (`dvc pull` in {root}, or from host "
             f"{run.tags.get('proc.host', 'unknown')}), or put the folder back as it was, and restore again"
         )
@@ -157,23 +147,31 @@ def filled(root: Path, run: StoredRun, target: Path, held: Path) -> Restored:
     return Restored(folder, run.stage, entry, missing, changed_packages(held / "pip-freeze.txt"))
 
 
-def results_of(entry: Mapping[str, Any], lock: Path) -> list[str]:
+def _apply(patch: Path, target: Path, run: StoredRun) -> None:
+    if patch.is_file():
+        note = patch.read_text(errors="replace").strip() if patch.stat().st_size < MAX_NOTE else "diff --git"
+        if "diff --git" not in note:
+            raise TrackingError(f"{run.about}: its uncommitted code was not recorded: {note}")
+        settings = [f"--exclude={place}.dvc/*" for place in ("", "*/")]  # they could name programs to run
+        _demand("git", "-C", str(target), "apply", "--whitespace=nowarn", *settings, str(patch))
+
+
+def _results_of(entry: Mapping[str, Any], lock: Path) -> list[str]:
     """Paths of all results that a run's files name, and that DVC would therefore write."""
-    stages = read_yaml(lock)["stages"].values() if lock.is_file() else []
     try:
-        return [str(out["path"]) for stage in (entry, *stages) for out in stage.get("outs", [])]
+        stages = (entry, *locked_entries(lock).values())
+        return [str(out["path"]) for stage in stages for out in stage.get("outs", [])]
     except (TypeError, KeyError, AttributeError):
         raise TrackingError(f"{lock}: is no lock file as DVC writes it; the run cannot be restored") from None
 
 
-def write_lock(path: Path, held: Path, stage: str, entry: Mapping[str, Any]) -> None:
+def _write_lock(path: Path, held: Path, stage: str, entry: Mapping[str, Any]) -> None:
     """The lock that the run began with, with its own stage completed and its inputs as it read them."""
     lock: dict[str, Any] = read_yaml(held) if held.is_file() else {"schema": "2.0", "stages": {}}
     stages: dict[str, Any] = lock["stages"]
     read = {dep["path"]: dep for dep in entry.get("deps", [])}
     for made in (out for other in stages.values() for out in other.get("outs", [])):
-        if made["path"] in read:
-            made.update(read[made["path"]])
+        made.update(read.get(made["path"], {}))
     if all("md5" in out for out in entry.get("outs", [])):
         stages[stage] = dict(entry)
     else:  # the run did not end well: to DVC the stage has never run
@@ -181,7 +179,7 @@ def write_lock(path: Path, held: Path, stage: str, entry: Mapping[str, Any]) -> 
     YAML().dump(lock, path)  # keeps the order, so that the difference to the commit is small
 
 
-def check_out(root: Path, target: Path, tree: Path, wanted: Mapping[str, str]) -> None:
+def _check_out(root: Path, target: Path, tree: Path, wanted: Mapping[str, str]) -> None:
     """Bring files into the worktree: from DVC's cache, from its remote, else from the folder beside.
 
     Args:
@@ -190,13 +188,11 @@ def check_out(root: Path, target: Path, tree: Path, wanted: Mapping[str, str]) -
         tree: top of the worktree; nothing is written outside.
         wanted: path -> md5.
     """
-    lock = read_yaml(target / "dvc.lock")["stages"]
+    lock = locked_entries(target / "dvc.lock")
     tracked = {out["path"] for entry in lock.values() for out in entry.get("outs", []) if "md5" in out}
     paths = [path for path in wanted if path in tracked]
-    if paths:
-        for action in ("checkout", "pull"):
-            if all(holds(target / path, wanted[path]) for path in paths):
-                break
+    for action in ("checkout", "pull"):
+        if not all(holds(target / path, wanted[path]) for path in paths):
             dvc(target, action, "--force", *paths)
     for path, md5 in wanted.items():
         if path not in tracked and not (target / path).exists() and holds(root / path, md5):
@@ -214,35 +210,24 @@ def holds(path: Path, md5: str) -> bool:
 
 def changed_packages(then: Path) -> tuple[str, ...]:
     """Packages of the run's list that are installed in another version now, or not at all."""
-    if not then.is_file():
-        return ()
-    old = dict(line.split("==") for line in then.read_text().splitlines() if "==" in line)
+    lines = then.read_text().splitlines() if then.is_file() else []
+    old = dict(line.split("==") for line in lines if "==" in line)
     new = dict(line.split("==") for line in installed_packages())
-    return tuple(
-        f"{name} {new.get(name, 'absent')} (then {version})"
-        for name, version in old.items()
-        if new.get(name) != version
-    )
+    changed = {name: version for name, version in old.items() if new.get(name) != version}
+    return tuple(f"{name} {new.get(name, 'absent')} (then {version})" for name, version in changed.items())
 
 
 def dvc(folder: Path, *arguments: str, quiet: bool = True) -> int:
     """Exit code of one DVC command in a folder, which owns no experiment around this process."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("DVC_EXP")}
-    for name in ("DVC_ROOT", "DVC_STAGE"):
-        environment.pop(name, None)
+    own = ("DVC_EXP", "DVC_ROOT", "DVC_STAGE")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(own)}
     output = subprocess.DEVNULL if quiet else None
     command = [sys.executable, "-m", "dvc", *arguments]
-    return subprocess.run(
-        command, cwd=folder, env=environment, stdout=output, stderr=output, check=False
-    ).returncode
+    return subprocess.run(command, cwd=folder, env=environment, stdout=output, stderr=output).returncode
 
 
-def demand(*command: str) -> None:
-    """Run a command.
-
-    Raises:
-        TrackingError: it fails; the message holds what it says.
-    """
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+def _demand(*command: str) -> None:
+    """Run a command; a `TrackingError` with what it says where it fails."""
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace")
     if done.returncode != 0:
         raise TrackingError(f"`{' '.join(command)}` failed: {done.stderr.strip() or done.stdout.strip()}")

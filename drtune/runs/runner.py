@@ -122,10 +122,8 @@ def work(name: str) -> None:
 def tell_of_changes(record: RunRecord) -> None:
     """Say which changed files the run keeps as a patch, for others to see, and which it leaves out."""
     kept = re.findall(r"^diff --git a/(.*) b/", record.patch, re.MULTILINE)
-    for files, what in (
-        (kept, "kept with the run"),
-        (record.left_out, "left out, no code or may hold a key"),
-    ):
+    left = "left out, no code or may hold a key"
+    for files, what in ((kept, "kept with the run"), (record.left_out, left)):
         if files:
             more = f" and {len(files) - SHOWN} more" if len(files) > SHOWN else ""
             print(f"changed since {record.commit[:7]}, {what}: {', '.join(files[:SHOWN])}{more}", flush=True)
@@ -150,12 +148,10 @@ def downloads_of(root: Path) -> Path:
 
 def warn_of_other_numbers(record: RunRecord) -> None:
     """Say which packages that can move a number are not those of numbers.lock, the stage's dependency."""
-    if not NUMBERS.is_file():
-        return
-    pins: dict[str, set[str]] = {}
-    for line in NUMBERS.read_text().splitlines():
+    pins: dict[str, list[str]] = {}
+    for line in NUMBERS.read_text().splitlines() if NUMBERS.is_file() else ():
         name, _, version = line.split(" ")[0].partition("==")
-        pins.setdefault(name, set()).add(version)
+        pins.setdefault(name, []).append(version)
     installed = dict(package.split("==") for package in record.packages)
     other = sorted(
         f"{name} {installed[name]} (pinned: {', '.join(sorted(versions))})"

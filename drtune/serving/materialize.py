@@ -12,7 +12,7 @@ import drtune
 from drtune.backbones.model_file import CARD, WEIGHTS
 from drtune.base.errors import WeightsError
 from drtune.base.files import replacing
-from drtune.runs.pointer import SIGNATURE
+from drtune.runs.holdings import SIGNATURE
 from drtune.runs.store import set_defaults
 
 LOADER = "drtune.serving.pyfunc"

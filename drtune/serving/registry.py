@@ -7,8 +7,8 @@ from pathlib import Path
 
 from drtune.base.errors import TrackingError
 from drtune.base.files import read_json
+from drtune.runs.holdings import FOLDER, POINTER
 from drtune.runs.outs import describe_out
-from drtune.runs.pointer import FOLDER, POINTER
 from drtune.runs.run_store import SHORT, RunStore, StoredRun
 from drtune.runs.stage_key import dvc_folder
 from drtune.serving.materialize import materialize, pins
@@ -55,7 +55,7 @@ def materialize_to(
         if out or run is None:
             return f"{target}: try `mlflow models predict -m {target} --env-manager local -t json -i FILE`"
         store = opened()
-        store.add(run, target)
+        store.client.log_artifact(run.run_id, str(target))
         return said(name, store.register(name, run, COPY, {**facts, "drtune.kind": COPY}, alias), alias)
 
 
