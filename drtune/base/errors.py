@@ -4,9 +4,25 @@ Every message names the thing, the value found, what is allowed and the remedy. 
 command line print the message alone; anything that is not a `DRTuneError` is a bug and keeps its traceback.
 """
 
+import re
+
+CONTROL = re.compile(r"[^\n\t\x20-\x7e\xa0-\U0010ffff]|[\u202a-\u202e\u2066-\u2069]")
+"""C0, C1, and the signs that turn the direction of writing."""
+
+
+def shown(text: object) -> str:
+    """Text as it may go to a terminal: of control characters, which could steer it, only the names.
+
+    They stand in names of files, classes, runs and stages, which may be a stranger's.
+    """
+    return CONTROL.sub(lambda found: ascii(found[0])[1:-1], str(text))
+
 
 class DRTuneError(Exception):
     """Base of all faults a user can mend."""
+
+    def __str__(self) -> str:
+        return shown(super().__str__())
 
 
 class ConfigError(DRTuneError):

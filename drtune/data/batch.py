@@ -26,9 +26,16 @@ class Batch(NamedTuple):
     spec: InputSpec | None = None
 
 
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on the device, without a wait: CUDA copies pageable memory only when its queue is done."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
 def on_device(batch: Batch, device: torch.device) -> Batch:
     """Images, normalised, and labels on the device; what is looked up in the bank stays on the CPU."""
-    images, labels = (part.to(device, non_blocking=True) for part in (batch.images, batch.labels))
+    images, labels = (sent(part, device) for part in (batch.images, batch.labels))
     if batch.spec is not None:
         images = normalise(images, batch.spec)
     return batch._replace(images=images, labels=labels, spec=None)

@@ -1,6 +1,7 @@
 """What `drtune gc` frees: what runs leave on the local disk and nobody needs again. Never what is in use."""
 
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -15,11 +16,13 @@ from drtune.runs.lifecycle import LOCK, claim, clear, exclusive, release
 
 OLD_SECONDS = 3600.0
 """What a process makes aside and renames is younger than this while the process lives."""
+OURS = re.compile("[0-9a-f]{64}|by-hand-[a-z]+")
+"""What a stage calls its checkpoint: other folders are no leftovers, wherever `.drtune` may lead."""
 KEPT = {
     "downloads": "archives of public data sets; remove the folder by hand, they are fetched again",
     "restored": "runs made whole again; `git worktree remove --force FOLDER` removes one",
 }
-LINK = "a link, which is not followed; remove it by hand"
+LINK, NONE = "a link, which is not followed", "no checkpoint of a stage"
 STOPPED = "checkpoint of a stopped training"
 
 
@@ -48,8 +51,9 @@ def _checkpoints(root: Path, dry_run: bool, unfinished: bool) -> Iterator[Garbag
     finished = [header_of(path) for path in journals_in(root) if last_status(path) == "FINISHED"]
     done |= {str(first.get("stage_key")) for first in finished if first}
     for folder in sorted((root / ".drtune" / "ckpt").glob("*/")):
-        if folder.is_symlink() or (folder / LOCK).is_symlink():
-            yield Garbage(folder, 0, LINK, kept=True)
+        link = folder.is_symlink() or (folder / LOCK).is_symlink()
+        if link or not OURS.fullmatch(folder.name):
+            yield Garbage(folder, 0, f"{LINK if link else NONE}; remove it by hand", kept=True)
             continue
         size, why = size_of(folder), STOPPED
         if set(os.listdir(folder)) <= {LOCK}:

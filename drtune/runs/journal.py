@@ -75,7 +75,7 @@ def journal_path(folder: Path, key: str, resume: bool, recorded: bool = True) ->
     if resume and key:
         found = sorted(path for path in folder.glob(f"{prefix}-*.jsonl") if not path.is_symlink())
         for path in found[-1:]:
-            statuses = [entry["status"] for entry in entries_of(path) if entry["kind"] == "status"]
+            statuses = [entry.get("status") for entry in entries_of(path) if entry["kind"] == "status"]
             if header_of(path) and (statuses[-1:] != ["FINISHED"] or not recorded):
                 return path
     return folder / f"{prefix}-{time.time_ns():016x}-{os.getpid()}.jsonl"
@@ -92,7 +92,7 @@ def _parsed(lines: Iterable[bytes]) -> Iterator[Entry]:
     for line in lines:
         try:
             entry = json.loads(line)
-        except ValueError:  # a full disk cut it short
+        except (ValueError, RecursionError):  # a full disk cut it short
             continue
         if isinstance(entry, dict) and "kind" in entry:
             yield entry
@@ -110,7 +110,7 @@ def last_status(path: Path) -> str:
         stream.seek(max(0, path.stat().st_size - 4096))
         lines = [line for line in stream.readlines() if line.endswith(b"\n")]
     entry = next(_parsed(lines[-1:]), {"kind": ""})
-    return str(entry["status"]) if entry["kind"] == "status" else ""
+    return str(entry.get("status", "")) if entry["kind"] == "status" else ""
 
 
 def end_dead(path: Path) -> bool:

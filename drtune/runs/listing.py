@@ -11,7 +11,7 @@ from rich.text import Text
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from drtune.base.errors import TrackingError
+from drtune.base.errors import TrackingError, shown
 from drtune.runs.record import PATIENT, git
 from drtune.runs.run_store import SHORT, RunStore, StoredRun
 from drtune.runs.stage_key import stage_key
@@ -125,14 +125,16 @@ def as_table(rows: Iterable[Row], store: RunStore) -> Table:
         table.add_column(name, no_wrap=True)
     table.add_column("metrics", overflow="fold")
     for row in rows:
-        run, key = row.run, row.key[:SHORT]
+        # what the store says, without its colours, links and cursor movements
+        run, stage, key = row.run, Text(shown(row.stage)), Text(shown(row.key[:SHORT]))
         if run is None:
-            table.add_row("", row.stage, "no run", "", "", key, "", "not made in this store")
+            table.add_row("", stage, "no run", "", "", key, "", "not made in this store")
             continue
         started = datetime.fromtimestamp(run.started / 1000).strftime("%Y-%m-%d %H:%M")
         status, link = Text(run.status, style=COLOURS.get(run.status, "")), store.link(run)
         linked = Text(run.run_id[:SHORT], style=f"link {link}" if link.startswith("http") else "")
-        table.add_row(started, row.stage, status, run.method, linked, key, code_of(run), headline(run))
+        method, code = Text(shown(run.method)), Text(shown(code_of(run)))
+        table.add_row(started, stage, status, method, linked, key, code, headline(run))
     return table
 
 

@@ -89,9 +89,12 @@ def there(client: Any, run: str) -> Any:
     try:
         found = client.get_run(run) if run else None
     except TrackingError as fault:
-        if getattr(fault.__cause__, "error_code", "") != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return None
+        if getattr(fault.__cause__, "error_code", "") in (
+            "RESOURCE_DOES_NOT_EXIST",
+            "INVALID_PARAMETER_VALUE",
+        ):
+            return None
+        raise
     return found if found and found.info.lifecycle_stage == "active" else None
 
 

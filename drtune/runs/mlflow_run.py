@@ -8,13 +8,14 @@ import itertools
 import json
 import logging
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from drtune.base.errors import TrackingError
-from drtune.base.files import refusal_of_disk
+from drtune.base.files import inside, refusal_of_disk
 from drtune.runs import mlflow_pipeline, store
 from drtune.runs.journal import Entry, Journal, Shipper, header, journal_folder, open_journal
 from drtune.runs.lifecycle import Stopped
@@ -226,7 +227,7 @@ class MlflowTarget:
     def _send_artifact(self, entries: list[Entry]) -> None:
         """Upload copies; one refused twice by a store that answers otherwise is passed over."""
         for entry in entries:
-            path, refusal = self._files / entry["folder"] / entry["name"], None
+            path, refusal = inside(self._files, os.path.join(entry["folder"], entry["name"])), None
             for _ in range(2 if path.exists() else 0):
                 try:
                     self._client.log_artifact(self.run_id, str(path), entry["folder"] or None)

@@ -6,6 +6,7 @@ follow the same rule. Source: dvc-data 3.18.3, hashfile/tree.py `Tree.as_bytes` 
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from drtune.base.files import inside, read_json
 
 IGNORED = ("__pycache__", ".DS_Store", "Thumbs.db")
 """As the project's .dvcignore has it; DVC leaves these out of a folder."""
+DIGEST = re.compile(r"[0-9a-f]{32}(\.dir)?")
+WRITTEN = ("path", "hash", "md5", "etag", "checksum", "size", "nfiles", "isexec")
+"""What DVC writes of a file or folder that nobody tracks in the cloud."""
 
 
 def md5_of(path: Path) -> str:
@@ -45,6 +49,37 @@ def listed_files(listing: Path, folder: Path) -> dict[Path, str]:
         raise UntrustedError(
             f"{listing}: is no listing of a folder as DVC writes it; fetch it again"
         ) from None
+
+
+def is_entry(entry: Any) -> bool:
+    """Whether a value of a lock file has the shape of a stage."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("params", {}), dict):
+        return False
+    files = [entry.get("deps", []), entry.get("outs", [])]
+    parts = [part for parts in files if isinstance(parts, list) for part in parts]
+    named = all(isinstance(part, dict) and isinstance(part.get("path"), str) for part in parts)
+    return named and all(isinstance(parts, list) for parts in files)
+
+
+def plain_entry(entry: Any, origin: object) -> dict[str, Any]:
+    """A stage of a dvc.lock, which may be a stranger's; of its files no more than DVC writes in this project.
+
+    Raises:
+        UntrustedError: it is none, or names what is neither data nor code.
+    """
+    if not is_entry(entry):
+        raise UntrustedError(f"{origin}: is no stage as DVC's lock file has it; refused")
+    plain = {**entry}
+    for kind in {"deps", "outs"} & set(plain):
+        parts = [{key: part[key] for key in WRITTEN if key in part} for part in plain[kind]]
+        plain[kind] = [part | ({"hash": "md5"} if "md5" in part else {}) for part in parts]
+        for path, md5 in ((part["path"], part.get("md5")) for part in parts):
+            hidden = {".git", ".dvc"} & set(path.lower().split("/")) or path[:1] == "-"
+            if hidden or not all(31 < ord(letter) != 127 for letter in path) or "://" in path:
+                raise UntrustedError(f"{origin}: {path[:200]!r} is neither data nor code; refused")
+            if md5 is not None and not DIGEST.fullmatch(str(md5)):
+                raise UntrustedError(f"{origin}: {str(md5)[:200]!r} is no md5 of DVC's; refused")
+    return plain
 
 
 def describe_out(path: Path) -> dict[str, Any]:

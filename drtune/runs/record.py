@@ -38,6 +38,8 @@ SECRET = (
     "*key*.y*ml",
 )
 """What may hold a key, whatever its ending; letters of either case."""
+ODD = re.compile(r'[\x00-\x1f\x7f"\\]')
+"""What a name in a patch cannot hold as it is."""
 GIT_SECONDS, PATIENT = 3.0, 120.0
 """Seconds that git may take: while a training waits, and while a person does."""
 
@@ -149,7 +151,12 @@ def code_patch(top: Path) -> tuple[str, tuple[str, ...]]:
         own = top / git(top, "rev-parse", "--git-path", "index").strip()
         if own.is_file():
             shutil.copy(own, index)
-        git(top, "add", "--intent-to-add", "--", ":(top,glob)**/*.py", index=index)
+        new = git(top, "ls-files", "-oz", "--exclude-standard", "--", ":(top,glob)**/*.py").split("\0")[:-1]
+        plain = [
+            f":(top,literal){name}" for name in new if not (ODD.search(name) or (top / name).is_symlink())
+        ]
+        if plain:
+            git(top, "add", "--intent-to-add", "--", *plain, index=index)
         patch = git(top, "diff", *form, "HEAD", "--", *code, index=index)
         names = "diff", "--name-only", "-z", "HEAD", "--"
         changed, kept = (
@@ -157,7 +164,7 @@ def code_patch(top: Path) -> tuple[str, tuple[str, ...]]:
         )
     if len(patch) > MAX_PATCH_BYTES:
         patch = f"# the difference from HEAD exceeds {MAX_PATCH_BYTES} bytes and is not recorded\n"
-    return patch, tuple(sorted(changed - kept - {""}))
+    return patch, tuple(sorted({*changed, *new} - kept - {""}))
 
 
 def _dvc_outs(top: Path) -> list[str]:

@@ -14,17 +14,18 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from drtune.base.errors import TrackingError
+from drtune.base.errors import TrackingError, UntrustedError
 from drtune.base.files import inside, read_json
-from drtune.base.yaml import read_yaml
 from drtune.runs.holdings import ENTRY
 from drtune.runs.mlflow_pipeline import RUN
-from drtune.runs.outs import describe_out
-from drtune.runs.record import PATIENT, git, installed_packages
+from drtune.runs.outs import describe_out, listed_files, plain_entry
+from drtune.runs.record import MAX_PATCH_BYTES, PATIENT, git, installed_packages
 from drtune.runs.run_store import RunStore, StoredRun
-from drtune.runs.stage_key import locked_entries, share_cache
+from drtune.runs.stage_key import cache_folder, cached_object, holds_object, locked_entries, share_cache
 
 PROVENANCE = "provenance"
+NO_PATCH = (".*", "*/.*", "*.dvc", "*Dvcfile")
+"""Never taken from a patch: they could name programs to run and places to fetch from; no run records them."""
 MAX_NOTE = 1000
 """Bytes; a patch that was too long to record is a note of one line, see `record.code_patch`."""
 
@@ -64,7 +65,7 @@ def restore(store: RunStore, run: StoredRun, target: Path) -> Restored:
             f"{target}: exists already; `git worktree remove --force {target}` removes an earlier one, "
             "or choose another folder with --out"
         )
-    _check_commit(store.root, run)
+    commit = _commit_of(store.root, run)
     with tempfile.TemporaryDirectory(prefix="drtune-") as scratch:
         held = store.fetch(run, PROVENANCE, Path(scratch))
         if held is None or not (held / "params.yaml").is_file():
@@ -74,11 +75,14 @@ def restore(store: RunStore, run: StoredRun, target: Path) -> Restored:
             )
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            tree = "worktree", "add", "--quiet", "--detach", str(target), run.commit
+            tree = "worktree", "add", "--quiet", "--detach", str(target), commit
             _demand("git", "-C", str(store.root), *tree)
             return _filled(store.root, run, target, held)
-        except BaseException:
+        except BaseException as fault:
             forget(store.root, target)
+            if isinstance(fault, OSError | ValueError | RecursionError):  # of names that cannot be
+                what = f"the files that the store holds of it cannot be put into {target}: {fault}"
+                raise TrackingError(f"{run.about}: {what}; restore another run") from fault
             raise
 
 
@@ -101,16 +105,21 @@ def stage_run_of(store: RunStore, run: StoredRun) -> StoredRun:
     return max(stages, key=lambda stage: stage.started)
 
 
-def _check_commit(root: Path, run: StoredRun) -> None:
+def _commit_of(root: Path, run: StoredRun) -> str:
     if not run.commit:
         raise TrackingError(f"{run.about}: was made without a git commit, nothing says which code it had")
-    if not git(root, "rev-parse", "--verify", "--quiet", f"{run.commit}^{{commit}}", seconds=PATIENT):
+    if run.stage[:1] == "-" or not run.stage.isprintable():
+        raise UntrustedError(f"{run.about}: {run.stage[:100]!r} is no name of a stage; refused")
+    options = "rev-parse", "--verify", "--quiet", "--end-of-options"
+    found = git(root, *options, f"{run.commit}^{{commit}}".replace("\0", ""), seconds=PATIENT).strip()
+    if not found:
         remote = run.tags.get("git.remote", "")
         fetch = f"fetch it from {remote}" if remote else "fetch it"
         raise TrackingError(
             f"{run.about}: its commit {run.commit} is not in {root}; {fetch} or from host "
             f"{run.tags.get('proc.host', 'unknown')}, where the run was made"
         )
+    return found
 
 
 def _filled(root: Path, run: StoredRun, target: Path, held: Path) -> Restored:
@@ -119,6 +128,10 @@ def _filled(root: Path, run: StoredRun, target: Path, held: Path) -> Restored:
     top = Path(git(root, "rev-parse", "--show-toplevel", seconds=PATIENT).strip())
     below = run.tags.get("drtune.folder", "")
     folder = inside(target, below) if below else target
+    if not folder.is_dir():
+        raise TrackingError(
+            f"{run.about}: its folder {below!r} is not in commit {run.commit}; restore another run"
+        )
     for name in ("params.yaml", "dvc.yaml", "dvc.lock"):  # the patch may have made links of them
         inside(folder, name)
         if name != "dvc.lock" and (held / name).is_file():
@@ -127,10 +140,12 @@ def _filled(root: Path, run: StoredRun, target: Path, held: Path) -> Restored:
         raise TrackingError(
             f"{run.about}: holds no {ENTRY}, it was made outside DVC; nothing says what it read"
         )
-    entry = read_json(held / Path(ENTRY).name)
-    for path in _results_of(entry, held / "dvc.lock"):
+    entry = plain_entry(read_json(held / Path(ENTRY).name), f"{run.about}, {ENTRY}")
+    read = locked_entries(held / "dvc.lock")
+    stages = {str(name): plain_entry(stage, held / "dvc.lock") for name, stage in read.items()}
+    for path in (out["path"] for stage in (entry, *stages.values()) for out in stage.get("outs", [])):
         inside(target, os.path.normpath(os.path.join(below or ".", path)))
-    _write_lock(folder / "dvc.lock", held / "dvc.lock", run.stage, entry)
+    _write_lock(folder / "dvc.lock", stages, run.stage, entry)
     project = inside(target, root.resolve().relative_to(top.resolve()).as_posix())
     inside(project, ".dvc/config.local")
     share_cache(root, project)
@@ -148,27 +163,25 @@ def _filled(root: Path, run: StoredRun, target: Path, held: Path) -> Restored:
 
 
 def _apply(patch: Path, target: Path, run: StoredRun) -> None:
-    if patch.is_file():
-        note = patch.read_text(errors="replace").strip() if patch.stat().st_size < MAX_NOTE else "diff --git"
-        if "diff --git" not in note:
-            raise TrackingError(f"{run.about}: its uncommitted code was not recorded: {note}")
-        settings = [f"--exclude={place}.dvc/*" for place in ("", "*/")]  # they could name programs to run
-        _demand("git", "-C", str(target), "apply", "--whitespace=nowarn", *settings, str(patch))
+    if not patch.is_file():
+        return
+    size = patch.stat().st_size
+    if size > 4 * MAX_PATCH_BYTES:
+        raise TrackingError(f"{run.about}: its patch has {size:,} bytes; no run writes such a one")
+    text = patch.read_text(errors="replace")
+    if size < MAX_NOTE and "diff --git" not in text:
+        raise TrackingError(f"{run.about}: its uncommitted code was not recorded: {text.strip()}")
+    if "\nGIT binary patch" in text:  # its size in memory has no bound
+        raise UntrustedError(f"{run.about}: its patch holds binary content, which is no code; refused")
+    skipped = [f"--exclude={name}" for name in NO_PATCH]
+    _demand("git", "-C", str(target), "apply", "--whitespace=nowarn", *skipped, str(patch))
+    settings = [f":(top,icase,glob)**/.dvc{below}" for below in ("", "/**")]
+    if git(target, "status", "--porcelain", "--", *settings, seconds=PATIENT):
+        raise UntrustedError(f"{run.about}: its patch takes settings of DVC away; refused")
 
 
-def _results_of(entry: Mapping[str, Any], lock: Path) -> list[str]:
-    """Paths of all results that a run's files name, and that DVC would therefore write."""
-    try:
-        stages = (entry, *locked_entries(lock).values())
-        return [str(out["path"]) for stage in stages for out in stage.get("outs", [])]
-    except (TypeError, KeyError, AttributeError):
-        raise TrackingError(f"{lock}: is no lock file as DVC writes it; the run cannot be restored") from None
-
-
-def _write_lock(path: Path, held: Path, stage: str, entry: Mapping[str, Any]) -> None:
+def _write_lock(path: Path, stages: dict[str, Any], stage: str, entry: Mapping[str, Any]) -> None:
     """The lock that the run began with, with its own stage completed and its inputs as it read them."""
-    lock: dict[str, Any] = read_yaml(held) if held.is_file() else {"schema": "2.0", "stages": {}}
-    stages: dict[str, Any] = lock["stages"]
     read = {dep["path"]: dep for dep in entry.get("deps", [])}
     for made in (out for other in stages.values() for out in other.get("outs", [])):
         made.update(read.get(made["path"], {}))
@@ -176,7 +189,9 @@ def _write_lock(path: Path, held: Path, stage: str, entry: Mapping[str, Any]) ->
         stages[stage] = dict(entry)
     else:  # the run did not end well: to DVC the stage has never run
         stages.pop(stage, None)
-    YAML().dump(lock, path)  # keeps the order, so that the difference to the commit is small
+    YAML().dump(
+        {"schema": "2.0", "stages": stages}, path
+    )  # keeps the order, so that the difference to the commit is small
 
 
 def _check_out(root: Path, target: Path, tree: Path, wanted: Mapping[str, str]) -> None:
@@ -191,9 +206,15 @@ def _check_out(root: Path, target: Path, tree: Path, wanted: Mapping[str, str]) 
     lock = locked_entries(target / "dvc.lock")
     tracked = {out["path"] for entry in lock.values() for out in entry.get("outs", []) if "md5" in out}
     paths = [path for path in wanted if path in tracked]
-    for action in ("checkout", "pull"):
-        if not all(holds(target / path, wanted[path]) for path in paths):
-            dvc(target, action, "--force", *paths)
+    cache = cache_folder(root)
+    if not all(holds_object(cache, wanted[path]) for path in paths):
+        dvc(target, "fetch", "--", *paths)
+    for path in paths:
+        held = cached_object(cache, wanted[path])
+        if wanted[path].endswith(".dir") and held.is_file():  # DVC itself would write where a listing says
+            listed_files(held, inside(tree, os.path.relpath(target / path, tree)))
+    if paths:
+        dvc(target, "checkout", "--force", "--", *paths)
     for path, md5 in wanted.items():
         if path not in tracked and not (target / path).exists() and holds(root / path, md5):
             source, there = root / path, inside(tree, os.path.relpath(target / path, tree))
@@ -203,8 +224,8 @@ def _check_out(root: Path, target: Path, tree: Path, wanted: Mapping[str, str]) 
 
 def holds(path: Path, md5: str) -> bool:
     """Whether a file or folder has this content; a dependency without md5 only has to exist."""
-    with suppress(OSError):
-        return path.exists() and (not md5 or bool(describe_out(path)["md5"] == md5))
+    with suppress(OSError):  # a pipe or a device is never read to its end
+        return (path.is_file() or path.is_dir()) and (not md5 or bool(describe_out(path)["md5"] == md5))
     return False
 
 

@@ -196,7 +196,8 @@ class RunStore:
         dead = {}
         for run in self.client.search_runs([experiment], "attributes.status = 'RUNNING'", max_results=PAGE):
             tags = run.data.tags
-            journal = journal_folder(self.root) / f"{tags.get('drtune.journal', 'none').split()[-1]}.jsonl"
+            name = Path(tags.get("drtune.journal", "").split(" ")[-1]).name or "none"
+            journal = journal_folder(self.root) / f"{name}.jsonl"
             if journal.exists():
                 if (lock := claim(journal)) is None:
                     continue

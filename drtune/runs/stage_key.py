@@ -11,7 +11,6 @@ import hashlib
 import json
 import logging
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,11 +18,10 @@ from typing import Any
 
 from drtune.base.errors import ConfigError, UntrustedError
 from drtune.base.yaml import read_yaml
-from drtune.runs.outs import listed_files
+from drtune.runs.outs import DIGEST, is_entry, listed_files
 
 log = logging.getLogger(__name__)
 
-DIGEST = re.compile(r"[0-9a-f]{32}(\.dir)?")
 CODE = ("drtune", "pipeline", "numbers.lock")
 """Where the code of a project lies, and the pins of the packages that can move a number."""
 
@@ -101,8 +99,11 @@ def lock_keys(lock: Path) -> dict[str, str]:
 
 
 def locked_entries(lock: Path) -> dict[str, Any]:
-    """Stage name -> its entry in a dvc.lock; none without the file."""
-    return dict(read_yaml(lock).get("stages") or {}) if lock.exists() else {}
+    """Stage name -> its entry in a dvc.lock; none without the file. ConfigError where it is no lock file."""
+    stages = read_yaml(lock).get("stages") if lock.exists() else {}
+    if isinstance(stages, dict) and all(map(is_entry, stages.values())):
+        return stages
+    raise ConfigError(f"{lock}: is no lock file as DVC writes it; `git checkout` the last one, or remove it")
 
 
 def is_code(path: str) -> bool:

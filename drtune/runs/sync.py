@@ -31,6 +31,7 @@ from drtune.runs.run import StageRun
 from drtune.runs.run_store import ALL, DELETED, RunStore
 from drtune.runs.stage_key import is_code, locked_entries, stage_key
 
+MOST_EPOCHS = 2**31
 TORN = "torn"
 """Folder beside the journals for those whose first line is torn."""
 
@@ -142,7 +143,7 @@ def _adopt(root: Path, project: str, lock: Path, stage: str, entry: Mapping[str,
     """
     key, outs = stage_key(entry), entry.get("outs", [])
     tags = {"drtune.kind": "stage", "drtune.stage": stage, "drtune.stage_key": key, "drtune.schema": "1"}
-    tags |= {"drtune.adopted": "true", "dvc.outs": as_text({out["path"]: out["md5"] for out in outs})}
+    tags |= {"drtune.adopted": "true", "dvc.outs": as_text({out["path"]: out.get("md5", "") for out in outs})}
     tags["git.commit"] = git(lock.parent, "log", "-1", "--format=%H", "--", lock.name).strip()
     tags = {name: text for name, text in tags.items() if text}
     first, target = header(experiment_name(project), stage, stage, tags), MlflowTarget(root)
@@ -166,14 +167,21 @@ def _adopt(root: Path, project: str, lock: Path, stage: str, entry: Mapping[str,
 
 def _numbers_of(folder: Path, outs: list[str]) -> Iterator[tuple[int, dict[str, float]]]:
     """(step, name -> value) from a history.json, counted by its epochs, and from files of metrics."""
-    found: list[tuple[int, dict[str, Any]]] = []
     for path in (folder / out for out in outs):
         if (path / "history.json").is_file():
-            found += [(int(record["epoch"]), record) for record in read_json(path / "history.json")]
+            records = read_json(path / "history.json")
+            for values in map(_numbers, records if isinstance(records, list) else []):
+                if 0 <= values.get("epoch", -1) <= MOST_EPOCHS:
+                    yield int(values["epoch"]), values
         elif path.suffix == ".json" and path.is_file():
-            found.append((0, flat(read_json(path))))
-    for step, values in found:
-        yield step, {name: value for name, value in values.items() if isinstance(value, int | float)}
+            yield 0, _numbers(read_json(path))
+
+
+def _numbers(values: Any) -> dict[str, float]:
+    """The numbers in a file of metrics that a store can hold; none where it is something else."""
+    found = flat(values) if isinstance(values, Mapping) else {}
+    known = {name: value for name, value in found.items() if isinstance(value, int | float)}
+    return {name: value for name, value in known.items() if not abs(value) > 1e308}
 
 
 def _join_pipeline(

@@ -67,7 +67,7 @@ def wanted_outs(restored: Restored, upstream: bool) -> dict[str, str]:
 
 def _locked_outs(lock: Path) -> dict[str, str]:
     outs = [out for entry in locked_entries(lock).values() for out in entry.get("outs", [])]
-    return {out["path"]: out["md5"] for out in outs}
+    return {out["path"]: out["md5"] for out in outs if "md5" in out}
 
 
 def allows_tolerance(run: StoredRun) -> bool:
@@ -116,11 +116,19 @@ def _distance(then: Path | None, now: Path) -> float | None:
     """Relative distance of the numbers in two files; None where they cannot be read."""
     read = READERS[now.suffix]
     there = then is not None and then.is_file() and now.is_file()
-    return relative_distance(read(then), read(now)) if then and there else None
+    try:
+        return relative_distance(read(then), read(now)) if then and there else None
+    except Exception:  # readers raise many kinds on a file that is none, and whose it is nobody knows
+        return None
 
 
 def relative_distance(then: Mapping[str, Any], now: Mapping[str, Any]) -> float:
-    """Largest ||a - b|| / max(||a||, ||b||, 1e-12) over all named values; infinite where names differ."""
+    """Largest ||a - b|| / max(||a||, ||b||, 1e-12) over all named values.
+
+    It is infinite where names differ, or numbers that are not finite.
+    """
+    import numpy as np
+
     if set(then) != set(now):
         return math.inf
     worst = 0.0
@@ -131,9 +139,13 @@ def relative_distance(then: Mapping[str, Any], now: Mapping[str, Any]) -> float:
             continue
         if value.shape != other.shape:
             return math.inf
-        scale = max(float((value * value).sum()), float((other * other).sum())) ** 0.5
-        gap = float(((value - other) ** 2).sum()) ** 0.5
-        worst = max(worst, gap / max(scale, 1e-12))
+        if np.array_equal(value, other, equal_nan=True):
+            continue
+        size = max(np.abs(value).max(), np.abs(other).max())  # so that no square overflows
+        if not np.isfinite(size):
+            return math.inf
+        norms = [float(np.linalg.norm(part / size)) for part in (value, other, value - other)]
+        worst = max(worst, norms[2] / max(*norms[:2], 1e-12 / size))
     return worst
 
 

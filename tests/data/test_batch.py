@@ -1,10 +1,12 @@
 """The batch keeps its four tensors by name and by position, and normalises bytes on its way to a device."""
 
+from unittest.mock import MagicMock
+
 import pytest
 import torch
 from torchvision.transforms import v2
 
-from drtune.data.batch import Batch, on_device
+from drtune.data.batch import Batch, on_device, sent
 from drtune.data.transforms import InputSpec
 
 CPU = torch.device("cpu")
@@ -43,3 +45,14 @@ def test_what_is_looked_up_in_the_bank_stays_on_the_cpu():
     batch = Batch(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), INDEX, INDEX, INDEX)
     moved = on_device(batch, torch.device("meta"))
     assert [part.device.type for part in moved[:4]] == ["meta", "meta", "cpu", "cpu"]
+
+
+@pytest.mark.parametrize(
+    ("where", "to", "pinned"), [("cpu", "cuda:0", 1), ("cpu", "mps", 0), ("cuda", "cuda:0", 0)]
+)
+def test_what_goes_to_a_cuda_device_is_pinned_first(where, to, pinned):
+    tensor = MagicMock(device=torch.device(where))
+    tensor.pin_memory.return_value.to = tensor.to
+    assert sent(tensor, torch.device(to)) is tensor.to.return_value
+    assert tensor.pin_memory.call_count == pinned
+    tensor.to.assert_called_once_with(torch.device(to), non_blocking=True)

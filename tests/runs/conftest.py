@@ -136,3 +136,31 @@ def toy(tmp_path_factory, empty_database) -> Toy:
     made("git", "checkout", "-q", "--", ".")
     made.ship()
     return made
+
+
+@pytest.fixture
+def store(toy):
+    from drtune.runs.run_store import RunStore
+
+    return RunStore(toy.folder)
+
+
+@pytest.fixture
+def place(toy, tmp_path):
+    """Where to restore to; the worktree goes again."""
+    from drtune.runs.restore import forget
+
+    folder = tmp_path / "there"
+    yield folder
+    forget(toy.folder, folder)
+
+
+@pytest.fixture
+def held(toy):
+    """What the store holds of the run, put back afterwards."""
+    (run,) = toy.runs()
+    folder = next(toy.folder.glob(f"mlruns/**/{run.run_id}/artifacts/provenance"))
+    shutil.copytree(folder, aside := folder.with_name("aside"))
+    yield folder
+    shutil.rmtree(folder)
+    aside.rename(folder)

@@ -156,3 +156,16 @@ def test_a_link_among_the_checkpoints_is_left_and_named(tmp_path):
     (found,) = collect_garbage(tmp_path, dry_run=False, unfinished=True)
     assert (found.kept, found.why) == (True, "a link, which is not followed; remove it by hand")
     assert [path.name for path in prey.iterdir()] == ["kept"]
+
+
+def test_a_folder_that_no_stage_made_stays_whatever_a_journal_says(root, tmp_path_factory):
+    home = tmp_path_factory.mktemp("home")
+    (home / "Documents").mkdir()
+    (home / "Documents/kept").write_text("kept")
+    (root / ".drtune").mkdir()
+    (root / ".drtune/ckpt").symlink_to(home)
+    journal(root, "one", "Documents", "FINISHED")
+    found = collected(root, unfinished=True)
+    told = (True, "no checkpoint of a stage; remove it by hand")
+    assert found[root / ".drtune/ckpt/Documents"] == told
+    assert (home / "Documents/kept").exists()

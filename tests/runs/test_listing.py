@@ -66,3 +66,14 @@ def test_json_holds_all_of_it():
     first, second = json.loads(as_json(rows, Store()))
     assert (first["run"], first["metrics"], first["link"]) == ("r1", {"test.nll": 0.25}, "http://host/r1")
     assert second == {"stage": "evaluate", "key": B, "run": None}
+
+
+def test_words_of_the_store_are_neither_markup_nor_steering():
+    evil = run(**{"dvc.exp_name": "[bold]\x9b1m"})
+    rows = [Row("[/x]\x1b]0;a\x07", A, evil), Row("[/y]\x1b[2J", "e" * 64, None)]
+    console = Console(width=240, force_terminal=True, color_system=None)
+    with console.capture() as shown:
+        console.print(as_table(rows, Store()))
+    for text in (r"[/x]\x1b]0;a\x07", r"[/y]\x1b[2J", r"[bold]\x9b1m"):
+        assert text in shown.get()
+    assert "\x1b[2J" not in shown.get()

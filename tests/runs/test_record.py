@@ -187,3 +187,17 @@ def test_a_git_that_hangs_is_given_up(tmp_path, monkeypatch):
     before = time.monotonic()
     assert record.git(tmp_path, "status") == ""
     assert time.monotonic() - before < 5
+
+
+def test_links_and_odd_names_are_left_out_of_the_patch(checkout, tmp_path):
+    (tmp_path / "id").write_text("s3cret\n")
+    os.mkfifo(tmp_path / "pipe")
+    links = {"a.py": tmp_path / "id", "b.py": tmp_path / "pipe", "c.py": "/dev/zero"}
+    for name, target in links.items():
+        (checkout / name).symlink_to(target)
+    odd = "x\ny.py", 'q".py', "b\\.py", "e\x1b[2J.py"
+    for name in odd:
+        (checkout / name).write_text("s3cret\n")
+    found = record.collect(checkout)
+    assert found.patch == ""
+    assert found.left_out == tuple(sorted([*links, *odd]))

@@ -7,21 +7,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from drtune.base.errors import TrackingError, UntrustedError
-from drtune.runs.restore import Restored, changed_packages, forget, holds, restore, stage_run_of
-from drtune.runs.run_store import RunStore
-
-
-@pytest.fixture
-def store(toy):
-    return RunStore(toy.folder)
-
-
-@pytest.fixture
-def place(toy, tmp_path):
-    """Where to restore to; the worktree goes again."""
-    folder = tmp_path / "there"
-    yield folder
-    forget(toy.folder, folder)
+from drtune.runs.restore import Restored, changed_packages, holds, restore, stage_run_of
 
 
 def worktrees(toy):
@@ -158,17 +144,6 @@ new file mode 120000
 +{target}
 \\ No newline at end of file
 """
-
-
-@pytest.fixture
-def held(toy):
-    """What the store holds of the run, put back afterwards."""
-    (run,) = toy.runs()
-    folder = next(toy.folder.glob(f"mlruns/**/{run.run_id}/artifacts/provenance"))
-    shutil.copytree(folder, aside := folder.with_name("aside"))
-    yield folder
-    shutil.rmtree(folder)
-    aside.rename(folder)
 
 
 def test_a_patch_that_makes_a_link_lets_nothing_be_written_through_it(toy, store, place, held, tmp_path):

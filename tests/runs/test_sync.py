@@ -6,8 +6,9 @@ import pytest
 from mlflow import MlflowClient
 from ruamel.yaml import YAML
 
-from drtune.base.errors import TrackingError
+from drtune.base.errors import ConfigError, TrackingError
 from drtune.runs import record
+from drtune.runs.garbage import collect_garbage
 from drtune.runs.journal import Journal, entries_of, journals_in
 from drtune.runs.lifecycle import release
 from drtune.runs.mlflow_run import stage_run
@@ -163,3 +164,53 @@ def test_journals_come_in_the_order_of_their_begin(root):
     assert [path.stem for path in journals_in(root)] == ["b-01-7", "c-01-9", "a-02-3"]
     shutil.rmtree(folder)
     assert journals_in(root) == []
+
+
+HEAD = {"kind": "run", "time": 1, "project": "toy", "name": "x", "stage": "x", "stage_key": "", "stages": {}}
+ODD = (
+    {"kind": "artifact", "folder": "", "name": "../../../prey"},
+    {"kind": "artifact", "folder": "/etc", "name": "hostname"},
+    {"kind": "status"},
+    {"kind": "tags", "values": None},
+    {"kind": "metrics", "step": 1, "values": {"a": 10**400}},
+)
+
+
+@pytest.mark.parametrize("line", [*map(json.dumps, ODD), "[" * 100_000, "null", "\xff"])
+def test_an_odd_journal_stops_nothing_and_takes_no_file_from_elsewhere(root, line):
+    (root / "prey").write_text("s3cret")
+    journal = root / ".drtune/journal/x-1-1.jsonl"
+    journal.parent.mkdir(parents=True)
+    head = HEAD | {"tags": {}, "resume": False}
+    journal.write_text(f"{json.dumps(head)}\n{line}\n")
+    done = sync(root, "toy", root / "dvc.lock")
+    assert [*done.shipped, *done.left] == [journal]
+    collect_garbage(root, dry_run=True)
+    assert not [path for path in root.glob("mlruns/**/*") if path.name in ("prey", "hostname")]
+
+
+@pytest.mark.parametrize(
+    "history", ["{}", "[1]", '[{"epoch": "x"}]', '[{"epoch": 1e30}]', '[{"epoch": Infinity}]', "[[]]"]
+)
+def test_odd_numbers_of_cached_stages_are_passed_over(root, lock, history):
+    (root / "models/history.json").write_text(history)
+    (root / "metrics/test.json").write_text('{"a": 1, "b": NaN, "c": 1e999, "d": 1' + "0" * 400 + "}")
+    assert len(sync(root, "toy", lock).adopted) == 3
+    assert runs(root)[1]["evaluate"].data.metrics["a"] == 1
+
+
+@pytest.mark.parametrize("stages", ["[]", "{a: b}", "{a: {outs: 3}}", "{a: {deps: [{path: 1}]}}", ""])
+def test_a_lock_file_that_is_none_is_told_with_the_remedy(root, stages):
+    (root / "dvc.lock").write_text(f"stages: {stages}\n")
+    with pytest.raises(ConfigError, match="is no lock file as DVC writes it; `git checkout`"):
+        sync(root, "toy", root / "dvc.lock")
+
+
+@pytest.mark.parametrize("run", ["gone", "../x", ""])
+def test_a_pipeline_run_that_names_a_run_that_is_gone_stops_nothing(root, lock, run):
+    sync(root, "toy", lock)
+    client, made = runs(root)
+    client.set_tag(made["pipeline"].info.run_id, "drtune.run.other", run)
+    client.update_run(made["pipeline"].info.run_id, status="RUNNING")
+    sync(root, "toy", lock)
+    assert runs(root)[1]["pipeline"].info.status == "FINISHED"

@@ -120,3 +120,43 @@ def test_the_verdict_tells_tolerance_from_identity():
     assert "models/a.json" in text
     assert "numbers differ by 0.001" in text
     assert "equal within tolerance; 0 of 1 files have the same bytes" in text
+
+
+@pytest.mark.parametrize("then", [b'{"a": NaN}', b'{"a": 1e999}', b'{"a": 1e200}', b'{"a": -1e200}'])
+def test_what_is_not_finite_or_overflows_is_not_equal(tmp_path, then):
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / "m.json").write_bytes(now := b'{"a": 2}')
+    md5 = put(tmp_path / ".dvc/cache/files/md5", then)
+    (one,) = compare(
+        tmp_path, {"m.json": md5}, {"m.json": hashlib.md5(now).hexdigest()}, 0.01, lambda n: None
+    )
+    assert not one.within
+    assert relative_distance({"a": np.array([np.nan])}, {"a": np.array([np.nan])}) == 0
+
+
+@pytest.mark.parametrize("name", ["m.json", "m.safetensors"])
+@pytest.mark.parametrize("then", [b"[" * 100_000, b'{"a": 1' + b"0" * 400 + b"}", b"\xff" * 100, b""])
+def test_a_file_that_cannot_be_read_is_not_equal(tmp_path, name, then):
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / "m.json").write_text("{}")
+    save_file({"w": np.ones(2)}, tmp_path / "m.safetensors")
+    md5 = put(tmp_path / ".dvc/cache/files/md5", then)
+    (one,) = compare(tmp_path, {name: md5}, {name: "0" * 32}, 1e9, lambda name: None)
+    assert (one.distance, one.within) == (None, False)
+
+
+def test_a_file_that_the_run_did_not_have_differs(tmp_path):
+    (tmp_path / ".dvc").mkdir()
+    cache = tmp_path / ".dvc/cache/files/md5"
+    held = {name: put(cache, name.encode()) for name in "ab"}
+    listings = []
+    for names in ("a", "ab"):
+        text = json.dumps([{"md5": held[name], "relpath": name} for name in names]).encode()
+        listings.append(hashlib.md5(text).hexdigest() + ".dir")
+        (cache / listings[-1][:2]).mkdir(exist_ok=True)
+        (cache / listings[-1][:2] / listings[-1][2:]).write_bytes(text)
+    found = compare(tmp_path, {"out": listings[0]}, {"out": listings[1]}, 0.01, lambda name: None)
+    assert [(one.path, one.then, one.within) for one in found] == [
+        ("out/a", held["a"], True),
+        ("out/b", "", False),
+    ]

@@ -22,7 +22,7 @@ from drtune.backbones.classifier import unwrapped
 from drtune.backbones.projection import projection_head
 from drtune.banks.bank import FeatureBank
 from drtune.base.seeding import derive, generator
-from drtune.data.batch import Batch
+from drtune.data.batch import Batch, sent
 from drtune.methods.core_tuning.mixing import hard_pairs, mix, mixing, same_labels
 from drtune.methods.core_tuning.settings import CoreTuningSettings
 from drtune.training.contract import Loss, Method
@@ -75,7 +75,7 @@ class CoreTuning(Method):
         The shares are those of hard negatives and of hard positives.
         """
         random = np.random.default_rng(derive(self.seed, "core_tuning", self.step))
-        order = torch.from_numpy(random.permutation(size)).to(device, non_blocking=True)
+        order = sent(torch.from_numpy(random.permutation(size)), device)
         shares = random.beta(self.settings.alpha, self.settings.alpha, (2, size)).astype(np.float32)
-        negative, positive = torch.from_numpy(shares).to(device, non_blocking=True)
+        negative, positive = sent(torch.from_numpy(shares), device)
         return order, negative, positive

@@ -17,7 +17,7 @@ from drtune.backbones.classifier import unwrapped
 from drtune.banks.bank import FeatureBank
 from drtune.base.errors import BankError
 from drtune.base.seeding import generator
-from drtune.data.batch import Batch
+from drtune.data.batch import Batch, sent
 from drtune.methods.dr_tune.calibration import procrustes, rescale, scores, translate
 from drtune.methods.dr_tune.ring import Ring
 from drtune.methods.dr_tune.settings import DRTuneSettings
@@ -92,7 +92,7 @@ class DRTune(Method):
         """[B, D] features before fine-tuning: of the view that the batch replays, or of its very tensor."""
         if self.settings.bank == "online":
             return self.encoder(batch.images)  # type: ignore[no-any-return]
-        return self.bank.rows(batch.view, batch.index).to(batch.labels.device, non_blocking=True)
+        return sent(self.bank.rows(batch.view, batch.index), batch.labels.device)
 
     def bank_scores(self, head: nn.Linear, features: Tensor) -> tuple[Tensor, Tensor]:
         """[k, C] scores and [k] labels of the rows whose turn it is; the batch's `features` set the scale."""
