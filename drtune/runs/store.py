@@ -142,9 +142,10 @@ def in_words(uri: str) -> Iterator[None]:
 
 
 def answer(error: BaseException) -> str:
-    """What a store said, on one line and without passwords."""
-    lines = scrub(str(error.__cause__ or error)).splitlines()
-    return next((line[:500] for line in lines if line and not line.startswith("(raised as")), repr(error))
+    """What a store said: its first sentence, without passwords."""
+    lines = [line for line in scrub(str(error.__cause__ or error)).splitlines() if line.strip()]
+    said = next((line for line in lines if not line.startswith("(raised as")), repr(error))
+    return re.split(r"\. [A-Z]", said, maxsplit=1)[0][:500]
 
 
 class Worded:
