@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import sqlite3
 import threading
 from contextlib import closing
@@ -290,3 +291,17 @@ def test_a_journal_in_the_temporary_folder_is_shipped(project, monkeypatch, tmp_
     ]
     spare_folder(folder).chmod(0o777)
     assert run.journal.path not in journals_in(project), "others may write there"
+
+
+def test_a_restore_that_is_stopped_leaves_nothing(project, monkeypatch):
+    def stopped(*_):
+        assert (project / "there/toy_stage.py").exists(), "it is half made"
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("drtune.runs.restore.share_cache", stopped)
+    before = signal.getsignal(signal.SIGTERM)
+    done = call("restore make --out there")
+    assert done.exit_code == 128 + signal.SIGTERM
+    assert not (project / "there").exists()
+    assert signal.getsignal(signal.SIGTERM) is before
+    monkeypatch.undo()

@@ -105,6 +105,16 @@ def test_a_line_that_was_cut_costs_only_itself(journal):
     assert unsent(journal.path) == 0
 
 
+def test_a_line_that_a_full_disk_cuts_costs_only_itself(journal, monkeypatch):
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, line: write(descriptor, line[:10]))
+    with pytest.raises(OSError, match="No space left on device"):
+        fill(journal, [0])
+    monkeypatch.undo()
+    fill(journal, [1])
+    assert [entry["step"] for entry in entries_of(journal.path) if entry["kind"] == "metrics"] == [1]
+
+
 def test_a_line_being_written_waits(journal):
     fill(journal, [0])
     with journal.path.open("ab") as stream:

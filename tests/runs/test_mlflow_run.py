@@ -340,6 +340,22 @@ def test_an_artifact_that_the_store_refuses_stops_nothing_else(open_run, root, m
     assert "x.txt: bucket not found at http://host" in caplog.text
 
 
+def test_an_artifact_waits_for_room_on_the_disk(open_run, root, monkeypatch, caplog):
+    def full(self, run_id, path, folder=None):
+        raise OSError(28, "No space left on device", path)
+
+    with monkeypatch.context() as patch, open_run() as run:
+        patch.setattr(MlflowClient, "log_artifact", full)
+        run.log_text("x", "x.txt")
+        assert not run.close("FINISHED", 30), "a full disk is no refusal"
+    assert "refuses" not in caplog.text
+    assert "Traceback" not in caplog.text
+    run.journal.release()
+    ship(run.journal.path, MlflowTarget(root))
+    client, (stored,) = runs_in(root)
+    assert [file.path for file in client.list_artifacts(stored.info.run_id)] == ["x.txt"]
+
+
 def test_a_deleted_experiment_is_named_with_the_remedy(open_run, root, caplog):
     with open_run():
         pass
