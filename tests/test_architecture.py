@@ -34,7 +34,7 @@ ALLOWED_IN = {
     "mlflow": {
         "drtune.runs.mlflow_run",
         "drtune.runs.run_store",
-        "drtune.serving.materialize",
+        "drtune.serving.registry",
         "drtune.serving.pyfunc",  # what a served request may not hold is answered as MLflow answers
     },
     "optuna": {

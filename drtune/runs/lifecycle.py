@@ -128,8 +128,7 @@ def release(descriptor: int) -> None:
 def exclusive(folder: Path) -> Iterator[None]:
     """Hold a checkpoint folder alone; made where it is missing, removed where nothing but the lock is in it.
 
-    Raises:
-        TrainingError: another living process holds it, or it is a link.
+    TrainingError: another living process holds it, or it is a link.
     """
     descriptor, lock = _claim_folder(folder), folder / LOCK
     try:

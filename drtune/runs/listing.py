@@ -33,11 +33,7 @@ class Row:
 
 
 def resolve_commit(root: Path, revision: str) -> str:
-    """SHA of a commit, branch, tag or DVC experiment.
-
-    Raises:
-        TrackingError: git knows none of this name here.
-    """
+    """SHA of a commit, branch, tag or DVC experiment. TrackingError: git knows none of this name here."""
     asked = "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"
     found = git(root, "rev-parse", *asked, seconds=PATIENT).strip()
     if not found:  # the name of a DVC experiment, refs/exps/<2>/<38>/<name>
@@ -92,8 +88,7 @@ def runs_of_keys(store: RunStore, keys: Mapping[str, str]) -> list[Row]:
 def chosen(store: RunStore, key: str, method: str, limit: int) -> list[Row]:
     """The newest runs: of all, of one key (or its first digits), of one method.
 
-    Raises:
-        TrackingError: a key that is none.
+    TrackingError: a key that is none.
     """
     if not set(key) <= set("0123456789abcdef"):
         raise TrackingError(f"--key {key}: expected hexadecimal digits, as the column key shows them")

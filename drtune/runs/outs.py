@@ -40,8 +40,7 @@ def folder_listing(folder: Path) -> list[dict[str, str]]:
 def listed_files(listing: Path, folder: Path) -> dict[Path, str]:
     """Path below `folder` -> md5 of every file that a `.dir` object names.
 
-    Raises:
-        UntrustedError: it is no listing as DVC writes it, or a path of it leaves the folder.
+    UntrustedError: it is no listing as DVC writes it, or a path of it leaves the folder.
     """
     try:
         return {inside(folder, part["relpath"]): str(part["md5"]) for part in read_json(listing)}
@@ -64,8 +63,7 @@ def is_entry(entry: Any) -> bool:
 def plain_entry(entry: Any, origin: object) -> dict[str, Any]:
     """A stage of a dvc.lock, which may be a stranger's; of its files no more than DVC writes in this project.
 
-    Raises:
-        UntrustedError: it is none, or names what is neither data nor code.
+    UntrustedError: it is none, or names what is neither data nor code.
     """
     if not is_entry(entry):
         raise UntrustedError(f"{origin}: is no stage as DVC's lock file has it; refused")
@@ -85,8 +83,7 @@ def plain_entry(entry: Any, origin: object) -> dict[str, Any]:
 def describe_out(path: Path) -> dict[str, Any]:
     """One file or folder as dvc.lock describes it, without its path: hash, md5, size in bytes, nfiles.
 
-    Raises:
-        FileNotFoundError: there is nothing at `path`.
+    FileNotFoundError: there is nothing at `path`.
     """
     if not path.is_dir():
         return {"hash": "md5", "md5": md5_of(path), "size": path.stat().st_size}

@@ -46,19 +46,12 @@ GIT_SECONDS, PATIENT = 3.0, 120.0
 
 @dataclass(frozen=True)
 class RunRecord:
-    """Code, environment and process of one run.
+    """Code, environment and process of one run."""
 
-    Attributes:
-        facts: tag -> value, empty where unknown; `proc.` ones name one process for ever.
-        patch: what `git apply` needs to turn the commit into the code that ran.
-        left_out: changed files that it does not hold, because they are no code or may hold a key.
-        packages: installed distributions as `name==version`, sorted.
-    """
-
-    facts: Mapping[str, str]
-    patch: str
-    left_out: tuple[str, ...]
-    packages: tuple[str, ...]
+    facts: Mapping[str, str]  # tag -> value, empty where unknown; `proc.` ones name one process for ever
+    patch: str  # what `git apply` needs to turn the commit into the code that ran
+    left_out: tuple[str, ...]  # changed files that it does not hold: no code, or they may hold a key
+    packages: tuple[str, ...]  # installed distributions as `name==version`, sorted
 
     @property
     def commit(self) -> str:

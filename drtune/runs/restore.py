@@ -32,21 +32,13 @@ MAX_NOTE = 1000
 
 @dataclass(frozen=True)
 class Restored:
-    """What `restore` has made.
+    """What `restore` has made."""
 
-    Attributes:
-        folder: the folder of dvc.yaml in the worktree.
-        stage: name of the run's stage.
-        entry: the stage as in dvc.lock; its outs have no md5 where the run did not end well.
-        missing: results of the run that no cache holds any more; they are not needed to make them again.
-        packages: installed now in another version, as `name now (then)`.
-    """
-
-    folder: Path
+    folder: Path  # of dvc.yaml in the worktree
     stage: str
-    entry: Mapping[str, Any]
-    missing: tuple[str, ...]
-    packages: tuple[str, ...]
+    entry: Mapping[str, Any]  # as in dvc.lock; its outs have no md5 where the run did not end well
+    missing: tuple[str, ...]  # results that no cache holds any more, not needed to make them again
+    packages: tuple[str, ...]  # installed now in another version, as `name now (then)`
 
     @property
     def command(self) -> str:
@@ -57,8 +49,7 @@ class Restored:
 def restore(store: RunStore, run: StoredRun, target: Path) -> Restored:
     """Make a worktree at `target` that holds what the run had: commit, patch, params.yaml, dvc.lock, data.
 
-    Raises:
-        TrackingError: the run cannot be restored; nothing is left at `target` then.
+    TrackingError: the run cannot be restored; nothing is left at `target` then.
     """
     if target.exists():
         raise TrackingError(

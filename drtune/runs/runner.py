@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -32,28 +32,12 @@ SHOWN = 20
 
 
 class RunReport:
-    """What a stage reports goes to its run and to the terminal.
-
-    Args:
-        run: the open run.
-        checkpoints: folder for the running state of the work.
-        downloads: folder for fetched archives.
-    """
+    """What a stage reports goes to its run and to the terminal; `checkpoints`: its running state."""
 
     def __init__(self, run: StageRun, checkpoints: Path, downloads: Path) -> None:
         self.run, self.checkpoints, self.downloads = run, checkpoints, downloads
-
-    def log_params(self, params: Mapping[str, Any]) -> None:
-        """To the run."""
-        self.run.log_params(params)
-
-    def log_metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """To the run."""
-        self.run.log_metrics(values, step)
-
-    def log_artifact(self, path: Path) -> None:
-        """To the run."""
-        self.run.log_artifact(path)
+        self.log_params, self.log_metrics = run.log_params, run.log_metrics
+        self.log_artifact = run.log_artifact
 
     def progress(self, label: str, unit: str, scale: float = 1.0) -> Bar:
         """A bar on a terminal, plain lines elsewhere."""

@@ -30,18 +30,14 @@ CODE = ("drtune", "pipeline", "numbers.lock")
 class StageIdentity:
     """What a stage is made from; paths are relative to the folder of dvc.yaml.
 
-    Attributes:
-        key: 64 hexadecimal digits, the name of its folder under .dvc/cache/runs/.
-        deps: path -> md5 (a folder's ends in `.dir`).
-        entry: the stage as dvc.lock will describe it, its outs still without content.
-        recorded: whether DVC's cache holds what the stage made before; False where a kill or a full disk kept
-            it from there, so that the stage does the same work again.
+    `recorded`: whether DVC's cache holds what the stage made before; False where a kill or a full disk kept
+    it from there, so that the stage does the same work again.
     """
 
-    key: str
-    deps: Mapping[str, str]
+    key: str  # 64 hexadecimal digits, the name of its folder under .dvc/cache/runs/
+    deps: Mapping[str, str]  # path -> md5 (a folder's ends in `.dir`)
     outs: tuple[str, ...]
-    entry: Mapping[str, Any] = field(default_factory=dict)
+    entry: Mapping[str, Any] = field(default_factory=dict)  # as dvc.lock will have it, outs without content
     recorded: bool = True
 
 
@@ -65,8 +61,7 @@ def _without_sizes(value: Any) -> Any:
 def under(entry: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of a stage entry under other parameters, dotted name -> value.
 
-    Raises:
-        ConfigError: a name that the stage does not depend on.
+    ConfigError: a name that the stage does not depend on.
     """
     fresh = copy.deepcopy(dict(entry))
     for name, value in params.items():
@@ -178,8 +173,7 @@ def cache_folder(root: Path) -> Path:
 def cached_object(cache: Path, md5: str) -> Path:
     """Where a cache keeps an object: a file, or the listing of a folder, whose md5 ends in `.dir`.
 
-    Raises:
-        UntrustedError: what stands for the md5 is none.
+    UntrustedError: what stands for the md5 is none.
     """
     if not DIGEST.fullmatch(str(md5)):
         raise UntrustedError(f"{str(md5)[:100]!r} is no md5 of DVC's; refused, nothing was read")
@@ -231,8 +225,7 @@ def share_cache(root: Path, other: Path) -> None:
 def dvc_settings(root: Path) -> dict[str, Any]:
     """Settings of a DVC repository, those of the project and the local ones, with absolute paths.
 
-    Raises:
-        ConfigError: `root` is no DVC repository, or DVC cannot read its settings.
+    ConfigError: `root` is no DVC repository, or DVC cannot read its settings.
     """
     from dvc.config import Config
     from dvc.config import ConfigError as Unreadable

@@ -79,8 +79,7 @@ def scrub(text: str) -> str:
 def check_reachable(uri: str) -> None:
     """Return at once if the store answers or is a local file.
 
-    Raises:
-        ConnectionError: no answer within 3 s. MLflow itself would wait half a minute and more.
+    ConnectionError: no answer within 3 s. MLflow itself would wait half a minute and more.
     """
     address = urlsplit(uri)
     if address.scheme in ("http", "https"):
@@ -109,8 +108,7 @@ def _probe_http(url: str) -> None:
 def use_write_ahead_log(database: Path) -> None:
     """Let readers and writers of a sqlite store work side by side; stays set in the file.
 
-    Raises:
-        sqlite3.DatabaseError: the file is no database.
+    sqlite3.DatabaseError: the file is no database.
     """
     with suppress(sqlite3.OperationalError), closing(sqlite3.connect(database, timeout=2)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")

@@ -38,27 +38,16 @@ TORN = "torn"
 
 @dataclass
 class Synced:
-    """What one sync did.
+    """What one sync did."""
 
-    Attributes:
-        shipped: journals that are now complete in the store.
-        left: journal -> why it is not.
-        torn: journal -> what became of it, which nothing can be made from.
-        busy: journals of living processes, left alone.
-        ended: ids of runs that said RUNNING and were dead.
-        adopted: stages of dvc.lock that had no run in this store and got one.
-        deleted: stages of dvc.lock -> their run, which somebody deleted.
-        link: where the pipeline run of dvc.lock is; empty without a dvc.lock.
-    """
-
-    shipped: list[Path] = field(default_factory=list)
-    left: dict[Path, str] = field(default_factory=dict)
-    torn: dict[Path, str] = field(default_factory=dict)
-    busy: list[Path] = field(default_factory=list)
-    ended: list[str] = field(default_factory=list)
-    adopted: list[str] = field(default_factory=list)
-    deleted: dict[str, str] = field(default_factory=dict)
-    link: str = ""
+    shipped: list[Path] = field(default_factory=list)  # journals that are now complete in the store
+    left: dict[Path, str] = field(default_factory=dict)  # journal -> why it is not
+    torn: dict[Path, str] = field(default_factory=dict)  # journal without a first line -> what became of it
+    busy: list[Path] = field(default_factory=list)  # journals of living processes, left alone
+    ended: list[str] = field(default_factory=list)  # ids of runs that said RUNNING and were dead
+    adopted: list[str] = field(default_factory=list)  # stages of dvc.lock that had no run and got one
+    deleted: dict[str, str] = field(default_factory=dict)  # stages of dvc.lock -> their run, now deleted
+    link: str = ""  # where the pipeline run of dvc.lock is
 
 
 def sync(root: Path, project: str, lock: Path) -> Synced:

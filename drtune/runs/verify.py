@@ -22,17 +22,13 @@ GPU = re.compile(r"^\d+ x ")
 
 @dataclass(frozen=True)
 class Compared:
-    """One file of one out: its md5 in the run and in the repetition, empty where there is no such file.
-
-    `distance`: largest relative difference of the numbers in both, None where bytes are all there is; whether
-    it is `within` what is accepted.
-    """
+    """One file of one out: its md5 in the run and in the repetition, empty where there is no such file."""
 
     path: str
     then: str
     now: str
-    distance: float | None
-    within: bool
+    distance: float | None  # largest relative difference of the numbers in both; None: only bytes
+    within: bool  # whether that is accepted
 
 
 def repeat(restored: Restored, upstream: bool) -> dict[str, str]:

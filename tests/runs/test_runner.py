@@ -22,6 +22,7 @@ class Run:
     """What run_stage itself does with a run."""
 
     link = "http://127.0.0.1/run"
+    log_metrics = log_artifact = None
 
     def log_params(self, params):
         self.params = params
