@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import os
+import platform
 import shutil
 import sqlite3
 import subprocess
@@ -41,6 +42,11 @@ class Finding(NamedTuple):
     remedy: str = ""
 
 
+def _either(about: str, wrong: str, right: str, remedy: str, level: str = FAULT) -> Finding:
+    """What is wrong with the remedy, or what is right where nothing is."""
+    return Finding(level, about, wrong, remedy) if wrong else Finding(OK, about, right)
+
+
 def examine(root: Path, folder: Path, project: str) -> list[Finding]:
     """Look at everything around the store of `root` and the dvc.yaml of `folder`; changes nothing."""
     own = chain(packages(), device(), version_control(folder), in_step(folder))
@@ -55,16 +61,12 @@ def packages() -> Iterator[Finding]:
             continue
         try:
             found = importlib.metadata.version(wanted.name)
+            if not wanted.specifier.contains(Version(found).public, prereleases=True):
+                wrong.append(f"{wanted.name} is {found}, wanted {wanted.specifier}")
         except importlib.metadata.PackageNotFoundError:
             wrong.append(f"{wanted.name} is missing")
-            continue
-        if not wanted.specifier.contains(Version(found).public, prereleases=True):
-            wrong.append(f"{wanted.name} is {found}, wanted {wanted.specifier}")
-    if wrong:
-        yield Finding(FAULT, "packages", "; ".join(wrong), "install requirements.lock again: `make repro`")
-    else:
-        python = ".".join(map(str, sys.version_info[:3]))
-        yield Finding(OK, "packages", f"Python {python}, all that the project asks for")
+    right = f"Python {platform.python_version()}, all that the project asks for"
+    yield _either("packages", "; ".join(wrong), right, "install requirements.lock again: `make repro`")
 
 
 def device() -> Iterator[Finding]:
@@ -81,13 +83,12 @@ def device() -> Iterator[Finding]:
 
 def version_control(folder: Path) -> Iterator[Finding]:
     """Whether runs can name their code."""
-    if commit := git(folder, "rev-parse", "--short", "HEAD").strip():
-        yield Finding(OK, "git", f"commit {commit}")
-    elif (folder / ".git").exists():
-        dubious = "where git calls the owner dubious: `git config --global --add safe.directory '*'`"
-        yield Finding(FAULT, "git", f"{folder}: no commit can be read", f"commit once; {dubious}")
-    else:
-        yield Finding(FAULT, "git", f"{folder} is no git repository", "`git init` and commit, or `dvc` fails")
+    commit = git(folder, "rev-parse", "--short", "HEAD").strip()
+    wrong, remedy = f"{folder} is no git repository", "`git init` and commit, or `dvc` fails"
+    if (folder / ".git").exists():
+        wrong, remedy = f"{folder}: no commit can be read", "commit once; where git calls the owner dubious: "
+        remedy += "`git config --global --add safe.directory '*'`"
+    yield _either("git", "" if commit else wrong, f"commit {commit}", remedy)
 
 
 def in_step(folder: Path) -> Iterator[Finding]:
@@ -96,14 +97,11 @@ def in_step(folder: Path) -> Iterator[Finding]:
         yield Finding(NOTE, "dvc.lock", "there is none yet", "`dvc repro` makes it")
         return
     try:
-        changed = [name for name in json.loads(_dvc(folder, "status", "--json")) if ":" not in name]
+        changed = ", ".join(name for name in json.loads(_dvc(folder, "status", "--json")) if ":" not in name)
+        wrong = f"not in step: {changed}" if changed else ""
+        yield _either("dvc.lock", wrong, "in step with code, settings and data", "`dvc repro`", NOTE)
     except (OSError, ValueError, subprocess.TimeoutExpired):
         yield Finding(FAULT, "dvc.lock", "`dvc status` fails", "run it by hand and mend what it says")
-        return
-    if changed:
-        yield Finding(NOTE, "dvc.lock", f"not in step: {', '.join(changed)}", "`dvc repro`")
-    else:
-        yield Finding(OK, "dvc.lock", "in step with code, settings and data")
 
 
 def _dvc(folder: Path, *words: str) -> str:
@@ -131,11 +129,8 @@ def tracking_store(root: Path, project: str) -> Iterator[Finding]:
         yield Finding(FAULT, "store", said, remedy)
         return
     yield Finding(OK, "store", f"{store.scrub(uri)} answers")
-    if dead:
-        text = f"{len(dead)} say RUNNING and are dead: {', '.join(run[:8] for run in dead)}"
-        yield Finding(FAULT, "runs", text, "`drtune sync` ends them")
-    else:
-        yield Finding(OK, "runs", "every RUNNING run has a living process")
+    wrong = f"{len(dead)} say RUNNING and are dead: {', '.join(run[:8] for run in dead)}" if dead else ""
+    yield _either("runs", wrong, "every RUNNING run has a living process", "`drtune sync` ends them")
 
 
 def write_ahead_log(database: Path) -> Iterator[Finding]:
@@ -145,24 +140,20 @@ def write_ahead_log(database: Path) -> Iterator[Finding]:
         (sound,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if sound != "ok":
         raise sqlite3.DatabaseError(f"database disk image is malformed: {sound}")
-    if mode == "wal":
-        yield Finding(OK, "write-ahead log", "on")
-    else:
-        yield Finding(FAULT, "write-ahead log", f"journal_mode is {mode}", "`drtune sync` sets it")
+    wrong = "" if mode == "wal" else f"journal_mode is {mode}"
+    yield _either("write-ahead log", wrong, "on", "`drtune sync` sets it")
 
 
 def server_version(uri: str) -> Iterator[Finding]:
     """Whether a server has the MLflow that this environment has."""
-    if not store.is_server(uri) or uri.startswith("databricks"):
-        return
-    here, page = importlib.metadata.version("mlflow"), f"{store.scrub(uri).rstrip('/')}/version"
-    with urllib.request.urlopen(page, timeout=store.PROBE_SECONDS) as answer:
-        there = answer.read().decode(errors="replace").strip()
-    if there.split(".")[:2] == here.split(".")[:2]:
-        yield Finding(OK, "store version", f"MLflow {there}")
-    else:
-        found = f"the server has MLflow {there}, this environment {here}"
-        yield Finding(NOTE, "store version", found, "install the same minor version on both sides")
+    if uri.startswith("http"):
+        here, page = importlib.metadata.version("mlflow"), f"{store.scrub(uri).rstrip('/')}/version"
+        with urllib.request.urlopen(page, timeout=store.PROBE_SECONDS) as answer:
+            there = answer.read().decode(errors="replace").strip()
+        other = there.split(".")[:2] != here.split(".")[:2]
+        wrong = f"the server has MLflow {there}, this environment {here}" if other else ""
+        remedy = "install the same minor version on both sides"
+        yield _either("store version", wrong, f"MLflow {there}", remedy, NOTE)
 
 
 def journals(root: Path) -> Iterator[Finding]:
@@ -172,17 +163,15 @@ def journals(root: Path) -> Iterator[Finding]:
         if (descriptor := claim(path)) is None:
             busy += 1
             continue
-        if header_of(path) is None:
-            torn += 1
-        else:
-            waiting += unsent(path) > 0
-            cut += last_status(path) not in ENDED
+        whole = header_of(path) is not None
+        torn += not whole
+        waiting += whole and unsent(path) > 0
+        cut += whole and last_status(path) not in ENDED
         release(descriptor)
-    if waiting or cut or torn:
-        found = f"{waiting} not shipped completely, {cut} of killed processes" + f", {torn} torn" * bool(torn)
-        yield Finding(FAULT, "journals", found, "`drtune sync` ships and ends them, and puts torn ones aside")
-    else:
-        yield Finding(OK, "journals", f"all shipped; {busy} in use")
+    found = f"{waiting} not shipped completely, {cut} of killed processes" + f", {torn} torn" * bool(torn)
+    remedy = "`drtune sync` ships and ends them, and puts torn ones aside"
+    wrong = found if waiting or cut or torn else ""
+    yield _either("journals", wrong, f"all shipped; {busy} in use", remedy)
 
 
 def locks(root: Path) -> Iterator[Finding]:
@@ -205,15 +194,13 @@ def locks(root: Path) -> Iterator[Finding]:
 def telemetry() -> Iterator[Finding]:
     """Whether a tool reports its use to its makers."""
     store.set_defaults()
-    if said := [name for name in ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK") if is_on(name)]:
-        yield Finding(OK, "telemetry", f"MLflow's is off in all stages ({said[0]})")
-    else:
-        remedy = "unset MLFLOW_DISABLE_TELEMETRY or set it to true"
-        yield Finding(NOTE, "telemetry", "MLflow's is on, because the environment says so", remedy)
-    if is_on("DVC_NO_ANALYTICS") or _dvc(Path.cwd(), "config", "core.analytics").strip() == "false":
-        yield Finding(OK, "analytics", "DVC's are off")
-    else:
-        yield Finding(NOTE, "analytics", "DVC's are on", "`dvc config core.analytics false`")
+    off = [name for name in ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK") if is_on(name)]
+    wrong = "" if off else "MLflow's is on, because the environment says so"
+    remedy = "unset MLFLOW_DISABLE_TELEMETRY or set it to true"
+    yield _either("telemetry", wrong, f"MLflow's is off in all stages ({', '.join(off)})", remedy, NOTE)
+    quiet = is_on("DVC_NO_ANALYTICS") or _dvc(Path.cwd(), "config", "core.analytics").strip() == "false"
+    remedy = "`dvc config core.analytics false`"
+    yield _either("analytics", "" if quiet else "DVC's are on", "DVC's are off", remedy, NOTE)
 
 
 def is_on(name: str) -> bool:

@@ -45,9 +45,8 @@ def listed_files(listing: Path, folder: Path) -> dict[Path, str]:
     try:
         return {inside(folder, part["relpath"]): str(part["md5"]) for part in read_json(listing)}
     except (TypeError, KeyError):
-        raise UntrustedError(
-            f"{listing}: is no listing of a folder as DVC writes it; fetch it again"
-        ) from None
+        wrong = f"{listing}: is no listing of a folder as DVC writes it; fetch it again"
+        raise UntrustedError(wrong) from None
 
 
 def is_entry(entry: Any) -> bool:
@@ -81,10 +80,7 @@ def plain_entry(entry: Any, origin: object) -> dict[str, Any]:
 
 
 def describe_out(path: Path) -> dict[str, Any]:
-    """One file or folder as dvc.lock describes it, without its path: hash, md5, size in bytes, nfiles.
-
-    FileNotFoundError: there is nothing at `path`.
-    """
+    """A file or folder as dvc.lock describes it, without its path; FileNotFoundError where there is none."""
     if not path.is_dir():
         return {"hash": "md5", "md5": md5_of(path), "size": path.stat().st_size}
     listing = folder_listing(path)

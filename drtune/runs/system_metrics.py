@@ -18,24 +18,22 @@ log = logging.getLogger(__name__)
 
 EVERY_SECONDS = 10.0
 MEGABYTE = 1e6
+Log = Callable[[Mapping[str, float], int], None]
 
 
 @contextmanager
-def sampling(
-    log_metrics: Callable[[Mapping[str, float], int], None], last_step: Mapping[str, int], wanted: bool
-) -> Iterator[None]:
+def sampling(log_metrics: Log, last_step: Mapping[str, int], wanted: bool) -> Iterator[None]:
     """Log the machine's load during the block, where wanted, numbered on from the samples in `last_step`."""
-    stop = threading.Event()
+    stop, number = threading.Event(), next_sample(last_step)
 
     def work() -> None:
-        number = next_sample(last_step)
         psutil.cpu_percent()  # the first call has nothing to compare with
-        wait = min(1.0, EVERY_SECONDS)  # a short stage too has a sample
+        step, wait = number, min(1.0, EVERY_SECONDS)  # a short stage too has a sample
         try:
             gpus = gpu_handles()
             while not stop.wait(wait):
-                log_metrics(sample(gpus), number)
-                number, wait = number + 1, EVERY_SECONDS
+                log_metrics(sample(gpus), step)
+                step, wait = step + 1, EVERY_SECONDS
         except Exception as error:  # a lost GPU must not end more than its own curve
             log.warning("system metrics end here: %s", error)
 
@@ -56,16 +54,15 @@ def sample(gpus: list[tuple[Any, Any]]) -> dict[str, float]:
     """One reading: percent and megabytes, of the whole machine except `process_memory`."""
     memory = psutil.virtual_memory()
     values = {
-        "system/cpu_utilization_percentage": psutil.cpu_percent(),
-        "system/system_memory_usage_megabytes": memory.used / MEGABYTE,
-        "system/system_memory_usage_percentage": memory.percent,
-        "system/process_memory_megabytes": psutil.Process().memory_info().rss / MEGABYTE,
+        "cpu_utilization_percentage": psutil.cpu_percent(),
+        "system_memory_usage_megabytes": memory.used / MEGABYTE,
+        "system_memory_usage_percentage": memory.percent,
+        "process_memory_megabytes": psutil.Process().memory_info().rss / MEGABYTE,
     }
     for index, (nvml, handle) in enumerate(gpus):
-        used = nvml.nvmlDeviceGetMemoryInfo(handle).used
-        values[f"system/gpu_{index}_utilization_percentage"] = nvml.nvmlDeviceGetUtilizationRates(handle).gpu
-        values[f"system/gpu_{index}_memory_usage_megabytes"] = used / MEGABYTE
-    return values
+        values[f"gpu_{index}_utilization_percentage"] = nvml.nvmlDeviceGetUtilizationRates(handle).gpu
+        values[f"gpu_{index}_memory_usage_megabytes"] = nvml.nvmlDeviceGetMemoryInfo(handle).used / MEGABYTE
+    return {f"system/{name}": value for name, value in values.items()}
 
 
 def gpu_handles() -> list[tuple[Any, Any]]:
@@ -83,9 +80,8 @@ def gpu_handles() -> list[tuple[Any, Any]]:
 
 def peak_memory() -> dict[str, float]:
     """Most memory that this process has held, in megabytes: resident, and on each GPU that PyTorch used."""
-    unit = 1 if sys.platform == "darwin" else 1024
+    unit, torch = 1 if sys.platform == "darwin" else 1024, sys.modules.get("torch")
     peaks = {"peak_memory_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MEGABYTE}
-    torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         for index in range(torch.cuda.device_count()):
             peaks[f"peak_gpu_{index}_memory_megabytes"] = torch.cuda.max_memory_allocated(index) / MEGABYTE

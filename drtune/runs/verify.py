@@ -87,32 +87,30 @@ def compare(
         artifact: finds a file of the run that DVC does not cache, by its name.
     """
     cache, found = cache_folder(dvc_folder(folder) or folder), []
+
+    def listing(path: str, md5: str) -> dict[str, str]:
+        """File -> md5 of an out; a folder whose listing no cache holds is one entry."""
+        if md5.endswith(".dir") and (held := cached_object(cache, md5)).is_file():
+            return {file.as_posix(): part for file, part in listed_files(held, Path(path)).items()}
+        return {path: md5} if md5 else {}
+
     for path, md5 in then.items():
-        old, new = _listing(cache, path, md5), _listing(cache, path, now.get(path, ""))
+        old, new = listing(path, md5), listing(path, now.get(path, ""))
         for name in sorted({*old, *new}):
             md5s = old.get(name, ""), new.get(name, "")
-            distance, known = 0.0 if md5s[0] == md5s[1] else None, Path(name).suffix in READERS
-            if distance is None and known and all(md5s):
+            distance, read = 0.0 if md5s[0] == md5s[1] else None, READERS.get(Path(name).suffix)
+            if distance is None and read and all(md5s):
                 held = cached_object(cache, md5s[0])
-                distance = _distance(held if held.is_file() else artifact(name), folder / name)
+                distance = _distance(read, held if held.is_file() else artifact(name), folder / name)
             near = distance is not None and distance <= (tolerance or 0.0)
-            accepted = tolerance is not None and all(md5s) and (near or not known)
+            accepted = tolerance is not None and all(md5s) and (near or not read)
             found.append(Compared(name, *md5s, distance, md5s[0] == md5s[1] or accepted))
     return found
 
 
-def _listing(cache: Path, path: str, md5: str) -> dict[str, str]:
-    """File -> md5 of an out; a folder whose listing no cache holds is one entry."""
-    if md5.endswith(".dir") and (held := cached_object(cache, md5)).is_file():
-        return {file.as_posix(): part for file, part in listed_files(held, Path(path)).items()}
-    return {path: md5} if md5 else {}
-
-
-def _distance(then: Path | None, now: Path) -> float | None:
-    """Relative distance of the numbers in two files; None where they cannot be read."""
-    read = READERS[now.suffix]
-    there = then is not None and then.is_file() and now.is_file()
+def _distance(read: Callable[[Path], dict[str, Any]], then: Path | None, now: Path) -> float | None:
     try:
+        there = then is not None and then.is_file() and now.is_file()
         return relative_distance(read(then), read(now)) if then and there else None
     except Exception:  # readers raise many kinds on a file that is none, and whose it is nobody knows
         return None
@@ -125,22 +123,18 @@ def relative_distance(then: Mapping[str, Any], now: Mapping[str, Any]) -> float:
     """
     import numpy as np
 
-    if set(then) != set(now):
-        return math.inf
-    worst = 0.0
-    for name, value in then.items():
+    worst = 0.0 if set(then) == set(now) else math.inf
+    for name, value in then.items() if not worst else ():
         other = now[name]
-        if isinstance(value, str) or isinstance(other, str):
-            worst = max(worst, 0.0 if value == other else math.inf)
+        texts = isinstance(value, str) or isinstance(other, str)
+        if value == other if texts else np.array_equal(value, other, equal_nan=True):
             continue
-        if value.shape != other.shape:
-            return math.inf
-        if np.array_equal(value, other, equal_nan=True):
-            continue
-        size = max(np.abs(value).max(), np.abs(other).max())  # so that no square overflows
+        size = (
+            math.inf if texts or value.shape != other.shape else max(np.abs(value).max(), np.abs(other).max())
+        )
         if not np.isfinite(size):
             return math.inf
-        norms = [float(np.linalg.norm(part / size)) for part in (value, other, value - other)]
+        norms = [float(np.linalg.norm(part / size)) for part in (value, other, value - other)]  # no overflow
         worst = max(worst, norms[2] / max(*norms[:2], 1e-12 / size))
     return worst
 
@@ -168,10 +162,7 @@ def tensors_of(path: Path) -> dict[str, Any]:
     return {name: value.double().numpy() for name, value in load_file(path).items()}
 
 
-READERS: dict[str, Callable[[Path], dict[str, Any]]] = {
-    ".json": numbers_of_json,
-    ".safetensors": tensors_of,
-}
+READERS: dict[str, Callable[[Path], dict[str, Any]]] = {".json": numbers_of_json, ".safetensors": tensors_of}
 
 
 def artifact_of(store: RunStore, run: StoredRun, scratch: Path) -> Callable[[str], Path | None]:
@@ -188,9 +179,9 @@ def as_text(compared: Iterable[Compared], tolerance: float | None) -> str:
             numbers = "" if row.distance is None else f"numbers differ by {row.distance:.2g}"
             lines.append(f"  {row.path:<40} {change}{numbers}{'' if row.within else '  DIFFERS'}".rstrip())
     equal, bad = sum(row.then == row.now for row in rows), sum(not row.within for row in rows)
+    verdict = "equal within tolerance" if lines else "identical"
+    verdict = f"differs: {bad} of {len(rows)} files" if bad else verdict
     rule = "bytes" if tolerance is None else f"bytes, or numbers within {tolerance:g} where a GPU takes part"
-    verdict = (
-        f"differs: {bad} of {len(rows)} files" if bad else "equal within tolerance" if lines else "identical"
+    return "\n".join(
+        [*lines, f"{verdict}; {equal} of {len(rows)} files have the same bytes (compared: {rule})"]
     )
-    told = f"{verdict}; {equal} of {len(rows)} files have the same bytes (compared: {rule})"
-    return "\n".join([*lines, told])
