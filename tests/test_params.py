@@ -68,7 +68,7 @@ def test_section_missing_or_of_another_kind(tmp_path):
 
     with pytest.raises(ConfigError) as caught:
         load(write(tmp_path, edit))
-    assert "section is missing; known keys: source, shots" in str(caught.value)
+    assert "section is missing; known keys: colour, profiles" in str(caught.value)
     assert "expected a section (key: value), got 3 (integer)" in str(caught.value)
 
 
@@ -259,3 +259,17 @@ def test_weights_of_an_earlier_release_are_told_what_to_write(tmp_path, before, 
         load(write(tmp_path, set_paths("pets", before)))
     text = f"backbone.weights  in place of `weights: {before}` write `weights: catalog/{now}.yaml`"
     assert str(caught.value) == f"params.yaml: 1 fault\n  {text}"
+
+
+@pytest.mark.parametrize(
+    "key", ["train.batch_size", "evaluate.calibration_bins", "methods.supcon.projection_dim"]
+)
+def test_sizes_that_no_machine_holds_are_refused(tmp_path, key):
+    def edit(raw):
+        *parents, name = key.split(".")
+        for parent in parents:
+            raw = raw[parent]
+        raw[name] = 10**17
+
+    with pytest.raises(ConfigError, match=rf"{key}\s+expected .*1000"):
+        load(write(tmp_path, edit))

@@ -7,7 +7,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_the_first_run_prints_the_committed_metrics():
-    start = (ROOT / "README.md").read_text().split("| start |")[0]
+    start = (ROOT / "README.md").read_text().split("What it brings")[0]
     chosen = json.loads((ROOT / "metrics/validation.json").read_text())
     test = json.loads((ROOT / "metrics/test.json").read_text())["test"]
     assert (
@@ -15,3 +15,9 @@ def test_the_first_run_prints_the_committed_metrics():
         f"dr_tune: test accuracy {test['accuracy']:.4f} (95 % interval {test['accuracy_low']:.4f} to "
         f"{test['accuracy_high']:.4f}, n = {test['n']})"
     ) in start
+
+
+def test_own_images_are_one_command_on_the_first_screen():
+    first = (ROOT / "README.md").read_text().splitlines()[:40]
+    assert any(line.startswith("$ git clone") for line in first[:12])
+    assert any(line.startswith("$ dvc exp run -S data.source=") for line in first)

@@ -66,6 +66,8 @@ NAMES = [
     "a\0b",
     "a\nb",
     "x" * 5000,
+    ".git/config",
+    "a/.GIT/hooks/x",
 ]
 
 
@@ -159,6 +161,13 @@ def test_a_zip_bomb_among_weights_is_refused_by_its_size(tmp_path):
     path = tmp_path / "w.pth"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("w/data.pkl", b"0" * 50_000_000)
+    with pytest.raises(WeightsError, match="is compressed, as PyTorch writes none; refused"):
+        read_checkpoint(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("w/data.pkl", b"0")
+    content = path.read_bytes()
+    size = content.rfind(b"PK\1\2") + 24  # in the directory, which the file's end names
+    path.write_bytes(content[:size] + (50_000_000).to_bytes(4, "little") + content[size + 4 :])
     with pytest.raises(WeightsError, match="unpacks to 50,000,000 bytes, far more than it holds; refused"):
         read_checkpoint(path)
 

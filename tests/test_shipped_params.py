@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FILE, PRETRAINING = ROOT / "params.yaml", ROOT / "pretrain/params.yaml"
 TYPES = {**SECTIONS, **{f"methods.{name}": section for name, section in SETTINGS.items()}}
 """Section name -> settings class."""
-FREE = {"backbone.kwargs", "study.space"}
+FREE = {"backbone.kwargs", "data.columns", "study.space"}
 """Sections of the user's own keys: handed on as a whole, so they count as one leaf."""
 REPLACED = re.compile(r"methods\.\w+\.(train\.\w+)")
 """Name of what a method replaces of `train`."""

@@ -6,18 +6,20 @@ from typing import Annotated, Any
 
 import timm
 import torch
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from drtune.backbones.architecture import create_encoder
 from drtune.backbones.classifier import Classifier
 from drtune.backbones.settings import BackboneSettings, CropFraction, Deviations, Interpolation
+from drtune.backbones.weights import read_tensors
 from drtune.backbones.zoo import fixed_input, most_numbers
 from drtune.base.errors import ConfigError, WeightsError
-from drtune.base.faults import faults_of, render
+from drtune.base.faults import each_once, faults_of, plain_names, render
 from drtune.base.files import read_json, replacing, write_json
 from drtune.base.settings import Settings, ThreeNumbers
+from drtune.data.settings import BEFORE, STANDARD, Reading
 from drtune.data.transforms import InputSpec
 
 WEIGHTS, CARD = "model.safetensors", "model.json"
@@ -42,8 +44,9 @@ class Card(Settings, extra="ignore"):
     timm_kwargs: dict[str, Any]
     image_size_given: bool
     feature_dim: Annotated[int, Field(ge=1, le=1_000_000)]
-    classes: list[str]
+    classes: Annotated[list[str], Field(min_length=1), AfterValidator(each_once), AfterValidator(plain_names)]
     input: CardInput
+    reading: Reading = BEFORE
 
 
 def save_model(
@@ -53,6 +56,7 @@ def save_model(
     spec: InputSpec,
     classes: list[str],
     about: dict[str, Any],
+    reading: Reading = STANDARD,
 ) -> None:
     """Write a classifier into an existing folder; equal models give equal bytes.
 
@@ -63,6 +67,7 @@ def save_model(
         spec: the input it expects.
         classes: class names in label order.
         about: method, settings and whatever else tells how it was made (JSON values).
+        reading: what the pixels of its images' files mean.
     """
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     with replacing(folder / WEIGHTS) as fresh:
@@ -74,26 +79,27 @@ def save_model(
         "feature_dim": model.feature_dim,
         "classes": classes,
         "input": asdict(spec),
+        "reading": reading.model_dump(),
         **about,
     }
     write_json(folder / CARD, card)
 
 
 def read_card(path: Path) -> dict[str, Any]:
-    """What model.json says, which may be a stranger's.
+    """What model.json says, which may be a stranger's; `reading` is parsed.
 
     Raises:
         WeightsError: listing every fault.
     """
     card = read_json(path)
     try:
-        Card.model_validate(card)
+        reading = Card.model_validate(card).reading
         if not timm.is_model(card["timm_name"].split(".")[0]):
             raise WeightsError(f"{path}: timm {timm.__version__} has no model {card['timm_name']!r:.100}")
     except ValidationError as error:
         text = render(str(path), faults_of("", Card, error))
         raise WeightsError(f"{text}\nit does not describe a model; `dvc repro train` makes one") from None
-    return dict(card)
+    return {**card, "reading": reading}
 
 
 def load_model(folder: Path) -> tuple[Classifier, InputSpec, dict[str, Any]]:
@@ -119,8 +125,8 @@ def load_model(folder: Path) -> tuple[Classifier, InputSpec, dict[str, Any]]:
             card["timm_name"], arguments, f"{path}, timm_kwargs", most_numbers(str(file))
         )
         model = Classifier(encoder, card["feature_dim"], len(card["classes"]))
-        model.load_state_dict(load_file(file))
-    except ConfigError:
+        model.load_state_dict(read_tensors(file))
+    except (ConfigError, WeightsError):
         raise
     except SafetensorError as fault:
         raise WeightsError(f"{file} is not a readable safetensors file ({fault}); fetch it again") from None

@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
+from drtune.backbones.architecture import TENSORS
 from drtune.base.errors import WeightsError
 
 State = Mapping[str, Tensor]
@@ -30,6 +31,8 @@ DAMAGED = "it is cut short or damaged: fetch it again"
 RECORD = "backbone"
 INFLATED = 4
 """How many times its size a file may unpack to."""
+LONGEST_RECORD = 1_000_000
+"""Characters of what a file says of its backbone."""
 LONGEST_SIDE = 256
 """Patches along a side of the largest position embedding that is resampled."""
 PICKLES = (".pth", ".pt", ".bin", ".tar", ".ckpt")
@@ -77,8 +80,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         )
     if path.suffix == ".safetensors":
         try:
-            state = load_file(path)
-            return {name: checked(name, value, path) for name, value in state.items()}
+            return {name: checked(name, value, path) for name, value in read_tensors(path).items()}
         except (SafetensorError, OSError) as fault:
             raise WeightsError(
                 f"backbone.weights: {path} is not a readable safetensors file ({fault}); {DAMAGED}"
@@ -99,12 +101,25 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
             "Where you trust its origin, load it there once and save its tensors with "
             f"safetensors.torch.save_file. {refusal(fault)}"
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as fault:
+    except Exception as fault:  # PyTorch raises many kinds on bytes that are no checkpoint
         raise WeightsError(
             f"backbone.weights: {path} is not a readable PyTorch checkpoint "
             f"({first_line(fault).split('. ')[0] or type(fault).__name__}); {DAMAGED}"
         ) from None
     return tensors_of(content, path)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        SafetensorError, OSError: it is none.
+        WeightsError: it names more than any network has, which alone would take minutes to read.
+    """
+    with safe_open(path, framework="pt") as file:
+        if (count := len(file.keys())) > TENSORS:
+            raise WeightsError(f"{path}: names {count:,} tensors, allowed are {TENSORS:,}; refused")
+    return dict(load_file(path))
 
 
 def recorded(path: Path) -> dict[str, Any]:
@@ -113,7 +128,8 @@ def recorded(path: Path) -> dict[str, Any]:
         return {}
     try:
         with safe_open(path, framework="pt") as file:
-            record = json.loads((file.metadata() or {}).get(RECORD, "{}"))
+            text = (file.metadata() or {}).get(RECORD, "{}")
+            record = json.loads(text) if len(text) <= LONGEST_RECORD else {}
     except (SafetensorError, OSError, ValueError, RecursionError):
         return {}  # read_checkpoint says what is wrong with the file; a record that is none says nothing
     return dict(record) if isinstance(record, dict) else {}
@@ -125,13 +141,14 @@ def refuse_inflated(path: Path) -> None:
     Raises:
         WeightsError: what it would unpack to is several times its size.
     """
-    if not zipfile.is_zipfile(path):
-        return
     try:
         with zipfile.ZipFile(path) as archive:
-            unpacked = sum(member.file_size for member in archive.infolist())
-    except zipfile.BadZipFile:
-        return  # read_checkpoint says what is wrong with it
+            members = archive.infolist()
+    except (zipfile.BadZipFile, ValueError, OSError):
+        return  # an older form, or read_checkpoint says what is wrong with it
+    unpacked = sum(member.file_size for member in members)
+    if any(member.compress_type for member in members):  # PyTorch would take it for plain numbers
+        raise WeightsError(f"backbone.weights: {path} is compressed, as PyTorch writes none; refused")
     if unpacked > INFLATED * path.stat().st_size + 1_000_000:
         what = f"unpacks to {unpacked:,} bytes, far more than it holds"
         raise WeightsError(f"backbone.weights: {path} {what}; refused")

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from drtune.base.settings import Count, Settings, Whole
+from drtune.base.settings import Settings, Size, Whole
 
 
 class ExtractSettings(Settings):
@@ -10,5 +10,5 @@ class ExtractSettings(Settings):
 
     views: Whole
     dtype: Literal["float16", "bfloat16", "float32"]
-    batch_size: Count
+    batch_size: Size
     seed: Whole

@@ -6,8 +6,8 @@ command line print the message alone; anything that is not a `DRTuneError` is a 
 
 import re
 
-CONTROL = re.compile(r"[^\n\t\x20-\x7e\xa0-\U0010ffff]|[\u202a-\u202e\u2066-\u2069]")
-"""C0, C1, and the signs that turn the direction of writing."""
+CONTROL = re.compile(r"[^\n\t\x20-\x7e\xa0-\U0010ffff]|[\u2028-\u202e\u2066-\u2069]")
+"""C0, C1, breaks of lines and paragraphs, and the signs that turn the direction of writing."""
 
 
 def shown(text: object) -> str:

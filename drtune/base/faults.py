@@ -2,15 +2,18 @@
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ValidationError
 from pydantic_core import PydanticCustomError
 
+from drtune.base.errors import shown
+
 Fault = tuple[str, str]
 """(dotted name, what is wrong with it)"""
-LONG_LIST, LONG_TEXT, MOST_FAULTS = 16, 400, 40
+LONG_LIST, LONG_TEXT, MOST_FAULTS, LONGEST_NAME = 16, 400, 40, 255
 T = TypeVar("T")
 
 
@@ -31,6 +34,13 @@ def suggestion(word: str, known: list[str]) -> str:
     near = difflib.get_close_matches(word, known, n=1)
     hint = f"; did you mean {near[0]}?" if near else ";"
     return hint if near and len(known) > LONG_LIST else f"{hint} known: {', '.join(known)}"
+
+
+def some(names: Iterable[str], most: int = 3) -> str:
+    """The first few names, and how many more there are."""
+    every = list(names)
+    more = [f"… ({len(every) - most} more)"] if len(every) > most else []
+    return ", ".join(every[:most] + more)
 
 
 def render(source: str, faults: list[Fault]) -> str:
@@ -74,10 +84,27 @@ LIMITS: Mapping[str, tuple[str, str]] = {
 
 def each_once(values: list[T]) -> list[T]:
     """Validate that a list names nothing twice."""
-    for value in values:
-        if values.count(value) > 1:
+    for value, count in Counter(values).items():
+        if count > 1:
             raise PydanticCustomError("repeated", "names {value} twice; name each once", {"value": value})
     return values
+
+
+def plain_names(names: list[str]) -> list[str]:
+    """Validate that names of classes can be written into a line of a file or terminal."""
+    for name in names:
+        if not plain_name(name):
+            text = (
+                f"{name!r:.100} is no name of a class; allowed are 1 to {LONGEST_NAME} signs without control"
+            )
+            raise PydanticCustomError("sentence", "{text}", {"text": text})
+    return names
+
+
+def plain_name(name: str) -> bool:
+    """Whether a name is short, can be encoded, and steers no terminal."""
+    sound = name.encode("utf-8", "replace").decode() == name and not re.search("[\n\t]", name)
+    return bool(name) and len(name) <= LONGEST_NAME and sound and shown(name) == name
 
 
 def hexadecimal(length: int) -> AfterValidator:

@@ -84,13 +84,14 @@ def inside(root: Path, name: Any) -> Path:
     """The path of `name` below `root`; every name from a store, listing, record or archive passes here.
 
     Raises:
-        UntrustedError: it is absolute, goes up, has a drive or a control character, is too long or no text,
-            or a link leads it out.
+        UntrustedError: it is absolute, goes up or to git's folder, has a drive or a control character, is too
+            long or no text, or a link leads it out.
     """
     text = name if isinstance(name, str) else ""
     parts = re.split(r"[/\\]", text)
     odd = not text.strip() or any(ord(letter) < 32 for letter in text) or len(text) > LONGEST_NAME
     odd |= len(parts) > MOST_PARTS or max(map(len, parts)) > LONGEST_PART
+    odd |= ".git" in map(str.lower, parts)  # a folder of git's names programs that any `git` there starts
     if odd or parts[0] == "" or ".." in parts or PureWindowsPath(text).drive:
         raise UntrustedError(f"{str(name)[:200]!r} is no path below {root}; refused, nothing was written")
     if not (root / text).resolve().is_relative_to(root.resolve()):

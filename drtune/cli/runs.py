@@ -21,6 +21,13 @@ Out = Annotated[Path | None, typer.Option("--out", help="folder to make")]
 Alias = Annotated[str, typer.Option("--alias", help="name for this version, `champion` say")]
 
 
+def say(text: str, err: bool = False) -> None:
+    """Print a line; what a stranger may have named steers no terminal."""
+    from drtune.base.errors import shown
+
+    typer.echo(shown(text), err=err)
+
+
 @contextmanager
 def faults() -> Iterator[None]:
     """Print a fault of the user without a trace and exit with 2; a signal unwinds what was begun."""
@@ -31,7 +38,7 @@ def faults() -> Iterator[None]:
         with stopping():
             yield
     except DRTuneError as fault:
-        typer.echo(str(fault), err=True)
+        say(str(fault), err=True)
         raise typer.Exit(2) from None
 
 
@@ -54,22 +61,21 @@ def runs(
     from rich.console import Console
 
     from drtune.runs import listing
-    from drtune.runs.listing import stage_keys
 
     with faults():
         store = opened()
         if commit:
-            keys = {k: v for k, v in stage_keys(store.root, commit).items() if v.startswith(key)}
+            keys = {k: v for k, v in listing.stage_keys(store.root, commit).items() if v.startswith(key)}
             rows = [row for row in listing.runs_of_keys(store, keys) if fits(row.run, method)]
         else:
             rows = listing.chosen(store, key, method, limit)
         if as_json:
-            typer.echo(listing.as_json(rows, store))
+            say(listing.as_json(rows, store))
             return
         console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
         console.print(listing.as_table(rows, store))
         newest = next((row.run for row in rows if row.run), None)
-        typer.echo(store.link(newest) if newest else "no such run")
+        say(store.link(newest) if newest else "no such run")
 
 
 def fits(run: "StoredRun | None", method: str) -> bool:
@@ -96,12 +102,12 @@ def restored_at(name: str, out: Path | None) -> "tuple[StoredRun, Restored]":
 
 def report(restored: "Restored") -> None:
     """Say what was restored and what to type."""
-    typer.echo(f"{restored.stage}: code, settings and data of the run are in {restored.folder}")
+    say(f"{restored.stage}: code, settings and data of the run are in {restored.folder}")
     if restored.missing:
-        typer.echo(f"not in any cache, made anew by the command: {', '.join(restored.missing)}")
+        say(f"not in any cache, made anew by the command: {', '.join(restored.missing)}")
     if restored.packages:
-        typer.echo(f"packages that differ now: {', '.join(restored.packages)}")
-    typer.echo(f"run it again: {restored.command}")
+        say(f"packages that differ now: {', '.join(restored.packages)}")
+    say(f"run it again: {restored.command}")
 
 
 def verify(
@@ -128,9 +134,9 @@ def verify(
         with TemporaryDirectory(prefix="drtune-") as scratch:
             held = check.artifact_of(opened(), found, Path(scratch))
             compared = check.compare(restored.folder, wanted, made, allowed, held)
-        typer.echo(check.as_text(compared, allowed))
+        say(check.as_text(compared, allowed))
         if not all(one.within for one in compared):
-            typer.echo(f"the worktree is kept: {restored.folder}")
+            say(f"the worktree is kept: {restored.folder}")
             raise typer.Exit(1)
         if not keep:
             forget(opened().root, restored.folder)
@@ -146,7 +152,7 @@ def register(
     from drtune.serving.registry import register_pointer
 
     with faults():
-        typer.echo(register_pointer(opened(), name, run, alias))
+        say(register_pointer(opened(), name, run, alias))
 
 
 @model.command()
@@ -164,4 +170,4 @@ def materialize(
     with faults():
         if (out is None) == (not register):
             raise typer.BadParameter("give one of --out FOLDER and --register NAME")
-        typer.echo(materialize_to(opened, which, out, register, alias))
+        say(materialize_to(opened, which, out, register, alias))

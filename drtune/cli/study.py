@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from drtune.cli.runs import faults
+from drtune.cli.runs import faults, say
 
 if TYPE_CHECKING:
     from drtune.studies.study import Study
@@ -54,8 +54,8 @@ def go(name: str, trials: int | None, timeout: float | None, workers: int, gpus:
 
     order = Order(name, trials, timeout, workers, [part for part in gpus.split(",") if part], storage)
     with faults():
-        done = run_study(store_root(), order, typer.echo)
-        typer.echo(as_text(done))
+        done = run_study(store_root(), order, say)
+        say(as_text(done))
 
 
 @study.command()
@@ -64,7 +64,7 @@ def status(name: Named = "", storage: Storage = "") -> None:
     from drtune.studies.status import as_text
 
     with faults():
-        typer.echo(as_text(opened(name, storage)))
+        say(as_text(opened(name, storage)))
 
 
 @study.command(name="list")
@@ -75,7 +75,7 @@ def list_studies(storage: Storage = "") -> None:
     from drtune.studies.storage import storage_url
 
     with faults():
-        typer.echo(overview(existing(storage_url(store_root(), storage))))
+        say(overview(existing(storage_url(store_root(), storage))))
 
 
 @study.command()
@@ -92,7 +92,7 @@ def apply(
     from drtune.studies.launch import apply_trial
 
     with faults():
-        apply_trial(store_root(), opened(name, storage), trial, force, typer.echo)
+        apply_trial(store_root(), opened(name, storage), trial, force, say)
 
 
 @study.command()
@@ -108,7 +108,7 @@ def export(
         found = opened(name, storage)
         target = out or Path("studies") / f"{found.name}.json"
         write(found, target)
-        typer.echo(str(target))
+        say(str(target))
 
 
 @study.command()

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from drtune.cli.runs import faults
+from drtune.cli.runs import faults, say
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="only say what would go")]
 Unfinished = Annotated[
@@ -21,15 +21,15 @@ def sync() -> None:
 
     with faults():
         done = synchronise(store_root(), PROJECT, Path("dvc.lock"))
-    typer.echo(f"journals: {len(done.shipped)} shipped, {len(done.busy)} in use, {len(done.left)} left")
-    typer.echo(f"runs: {len(done.ended)} dead ones ended, {len(done.adopted)} adopted from dvc.lock")
+    say(f"journals: {len(done.shipped)} shipped, {len(done.busy)} in use, {len(done.left)} left")
+    say(f"runs: {len(done.ended)} dead ones ended, {len(done.adopted)} adopted from dvc.lock")
     if done.link:
-        typer.echo(f"pipeline: {done.link}")
+        say(f"pipeline: {done.link}")
     for stage, run in done.deleted.items():
         back = f"bring it back with `mlflow runs restore --run-id {run}`"
-        typer.echo(f"{stage}: its run {run[:8]} was deleted; {back}", err=True)
+        say(f"{stage}: its run {run[:8]} was deleted; {back}", err=True)
     for path, reason in {**done.torn, **done.left}.items():
-        typer.echo(f"{path}: {reason}", err=True)
+        say(f"{path}: {reason}", err=True)
     if done.left:
         raise typer.Exit(1)
 
@@ -42,9 +42,9 @@ def doctor() -> None:
 
     findings = examine(store_root(), Path.cwd(), PROJECT)
     for finding in findings:
-        typer.echo(f"{finding.level:<5}  {finding.about:<16}  {finding.found}")
+        say(f"{finding.level:<5}  {finding.about:<16}  {finding.found}")
         if finding.remedy:
-            typer.echo(f"{'':<25}  {finding.remedy}")
+            say(f"{'':<25}  {finding.remedy}")
     if faults := [finding.about for finding in findings if finding.level == FAULT]:
         raise typer.Exit(2 if "store" in faults else 1)
 
@@ -57,6 +57,6 @@ def gc(dry_run: DryRun = False, unfinished: Unfinished = False) -> None:
     found = collect_garbage(store_root(), dry_run, unfinished)
     for item in found:
         word = "kept" if item.kept else "would go" if dry_run else "removed"
-        typer.echo(f"{word:<8}  {item.size / 1e6:9.1f} MB  {item.path}: {item.why}")
+        say(f"{word:<8}  {item.size / 1e6:9.1f} MB  {item.path}: {item.why}")
     freed = sum(item.size for item in found if not item.kept)
-    typer.echo(f"{'would free' if dry_run else 'freed'} {freed / 1e6:.1f} MB")
+    say(f"{'would free' if dry_run else 'freed'} {freed / 1e6:.1f} MB")

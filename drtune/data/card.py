@@ -8,7 +8,9 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from drtune.base.errors import DataError
+from drtune.base.faults import some
 from drtune.base.files import write_json
+from drtune.data.settings import STANDARD, Reading
 
 CARD_NAME = "dataset.json"
 
@@ -23,10 +25,10 @@ class Skipped(BaseModel):
 
 
 class Leaks(BaseModel):
-    """Images of an evaluation split whose bytes also stand in train.
+    """Images whose bytes also stand where they should not.
 
     Attributes:
-        count: number of test images found in train or val, plus val images found in train.
+        count: number of images; between splits those of test found in train or val, plus val found in train.
         examples: the first few, each as `ID (test) = ID (train)`.
     """
 
@@ -34,6 +36,9 @@ class Leaks(BaseModel):
 
     count: int
     examples: tuple[str, ...]
+
+
+NONE = Leaks(count=0, examples=())
 
 
 class DatasetCard(BaseModel):
@@ -53,6 +58,12 @@ class DatasetCard(BaseModel):
         skipped: files left out with `data.on_bad_image: skip`.
         leaks: exact duplicates between splits.
         warnings: what a person should know before trusting a number made from this set.
+        groups: number of groups per split, where images have groups that stay together.
+        reading: what the pixels of its files mean.
+        profiles: number of sound images per colour profile, by what it calls itself.
+        conflicts: images whose bytes stand in another class too.
+
+    The last four are left out of the file where they hold their default.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -70,6 +81,10 @@ class DatasetCard(BaseModel):
     skipped: tuple[Skipped, ...]
     leaks: Leaks
     warnings: tuple[str, ...]
+    groups: dict[str, int] = {}
+    reading: Reading = STANDARD
+    profiles: dict[str, int] = {}
+    conflicts: Leaks = NONE
 
     def require_classes(self, classes: Sequence[str]) -> None:
         """Make sure that a model was made for these classes, in this order.
@@ -79,14 +94,14 @@ class DatasetCard(BaseModel):
         """
         if tuple(classes) != self.classes:
             raise DataError(
-                f"the model knows the classes {', '.join(classes)}, the data set {self.title!r} has "
-                f"{', '.join(self.classes)}; run `dvc repro train` to train on this data set"
+                f"the model knows the classes {some(classes, 20)}, the data set {self.title!r} has "
+                f"{some(self.classes, 20)}; run `dvc repro train` to train on this data set"
             )
 
 
 def write_card(folder: Path, card: DatasetCard) -> None:
     """Write the card into the folder of its data set."""
-    write_json(folder / CARD_NAME, card.model_dump(mode="json"))
+    write_json(folder / CARD_NAME, card.model_dump(mode="json", exclude_defaults=True))
 
 
 def read_card(folder: Path) -> DatasetCard:
@@ -110,10 +125,11 @@ def read_card(folder: Path) -> DatasetCard:
 
 
 def data_sha256(card: DatasetCard) -> str:
-    """Identify the train split and the classes: what a feature bank is made from.
+    """Identify the train split, its reading and the classes: what a feature bank is made from.
 
     Other splits may change without changing it.
     """
     train = {name: digest for name, digest in card.sha256.items() if name.startswith("train")}
-    text = json.dumps([sorted(train.items()), card.classes])
+    reading = [] if card.reading == STANDARD else [card.reading.model_dump(mode="json")]
+    text = json.dumps([sorted(train.items()), card.classes, *reading])
     return hashlib.sha256(text.encode()).hexdigest()

@@ -19,6 +19,7 @@ from PIL import Image
 from drtune.base.errors import DataError
 from drtune.data.card import read_card
 from drtune.data.images import decode_rgb
+from drtune.data.settings import STANDARD, Reading
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -132,21 +133,22 @@ class PackedSplit:
 
     Args:
         path: NAME.arrow; its further shards are found beside it.
+        reading: what the pixels of its files mean.
 
     Raises:
         DataError: no such file, or not a packed split.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, reading: Reading = STANDARD) -> None:
+        self.path, self.reading = path, reading
         shards = shards_of(path)
         if not shards:
             raise DataError(f"{path}: no such split; run `dvc repro download`")
         self._table = pa.concat_tables([mapped(shard) for shard in shards])
         self._images = self._table.column("image")
 
-    def __reduce__(self) -> tuple[type["PackedSplit"], tuple[Path]]:
-        return PackedSplit, (self.path,)
+    def __reduce__(self) -> tuple[type["PackedSplit"], tuple[Path, Reading]]:
+        return PackedSplit, (self.path, self.reading)
 
     def __len__(self) -> int:
         return int(self._table.num_rows)
@@ -171,7 +173,7 @@ class PackedSplit:
 
     def image(self, row: int) -> Image.Image:
         """The image of one row as upright 8-bit RGB (see `images.to_rgb`)."""
-        return decode_rgb(self.encoded(row))
+        return decode_rgb(self.encoded(row), self.reading)
 
 
 def mapped(path: Path) -> pa.Table:
@@ -182,12 +184,15 @@ def mapped(path: Path) -> pa.Table:
     """
     try:
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-    except pa.ArrowInvalid as fault:
+        table.validate(full=True)  # offsets that lead out of the file would end the process; no image is read
+    except (pa.ArrowException, UnicodeError, OSError) as fault:
         raise DataError(f"{path} is damaged ({fault}); run `dvc repro download` again") from None
     if table.schema != SCHEMA:
         raise DataError(
             f"{path} is not a packed split: its columns are {table.schema.names}, not id, image, label"
         )
+    if any(column.null_count for column in table.columns):
+        raise DataError(f"{path} is damaged (rows without a value); run `dvc repro download` again")
     return table
 
 
@@ -200,7 +205,7 @@ def open_split(folder: Path, split: Split | str) -> PackedSplit:
     card = read_card(folder)
     if split not in card.counts:
         raise DataError(f"{folder} has no split {str(split)!r}; it has: {', '.join(card.counts)}")
-    packed = PackedSplit(folder / f"{split}.arrow")
+    packed = PackedSplit(folder / f"{split}.arrow", card.reading)
     if len(packed) != card.counts[split]:
         raise DataError(
             f"{packed.path} holds {len(packed)} images where the card says {card.counts[split]}; "

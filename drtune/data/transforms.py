@@ -23,6 +23,9 @@ MODES = {
     "bicubic": v2.InterpolationMode.BICUBIC,
 }
 
+LONGEST = 16
+"""Times its shorter side that a picture may be long before its ends are cut off for evaluation."""
+
 
 @dataclass(frozen=True)
 class InputSpec:
@@ -129,11 +132,25 @@ def eval_transform(spec: InputSpec) -> Transform:
 def central_crop(spec: InputSpec) -> list[Any]:
     """The first steps of evaluation: resize the shorter side to size / crop_fraction, crop the centre."""
     return [
+        shortened,
         v2.Resize(
             round(spec.size / spec.crop_fraction), interpolation=MODES[spec.interpolation], antialias=True
         ),
         v2.CenterCrop(spec.size),
     ]
+
+
+def shortened(image: Image.Image) -> Image.Image:
+    """Cut the ends off a picture longer than `LONGEST` times its width; the centre crop drops them anyway.
+
+    Resized whole, one of 20,000 x 1 pixels would take gigabytes.
+    """
+    most = LONGEST * min(image.size)
+    if max(image.size) <= most:
+        return image
+    width, height = (min(side, most) for side in image.size)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
 
 
 def fill_colour(spec: InputSpec) -> list[int]:

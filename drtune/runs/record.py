@@ -185,7 +185,7 @@ def without_userinfo(address: str) -> str:
         scheme, rest = address.split("://", 1)
         host, slash, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
         return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
-    return re.sub(r"^[^/:@]+@(?=[^/]+:)", "", address)
+    return re.sub(r"^[^/@]+@(?=[^/]+:)", "", address)
 
 
 def installed_packages() -> tuple[str, ...]:

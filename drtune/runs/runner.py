@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from drtune.base.errors import ConfigError, DRTuneError, ShortageError
+from drtune.base.errors import ConfigError, DRTuneError, ShortageError, shown
 from drtune.base.files import refusal_of_disk
 from drtune.base.runtime import RuntimeSettings
 from drtune.base.settings import Params
@@ -45,7 +45,7 @@ class RunReport:
 
     def say(self, line: str) -> None:
         """To standard output."""
-        print(line, flush=True)
+        print(shown(line), flush=True)
 
 
 def run_stage(arguments: Sequence[str]) -> None:
@@ -110,7 +110,8 @@ def tell_of_changes(record: RunRecord) -> None:
     for files, what in ((kept, "kept with the run"), (record.left_out, left)):
         if files:
             more = f" and {len(files) - SHOWN} more" if len(files) > SHOWN else ""
-            print(f"changed since {record.commit[:7]}, {what}: {', '.join(files[:SHOWN])}{more}", flush=True)
+            line = f"changed since {record.commit[:7]}, {what}: {', '.join(files[:SHOWN])}{more}"
+            print(shown(line).replace("\n", "?"), flush=True)
 
 
 def about(name: str, params: Params) -> str:

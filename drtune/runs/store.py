@@ -19,6 +19,14 @@ from drtune.base.errors import TrackingError
 
 PROBE_SECONDS = 3.0
 DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+USERINFO = re.compile(
+    r"([A-Za-z][\w+.-]{0,30}://)(?:[^/\s'\"]{0,300}|[^/\s@:'\"]{1,99}:(?!\d*/)[^\s@'\"]{0,300})@"
+)
+"""A name and a password before a host, also a password that holds a slash."""
+FIELD = re.compile(
+    r"(?i)((?:passwd|password|pwd|token|secret|account_?key|access_?key|"
+    r"[?&;][\w.-]{0,40}(?:key|sig|signature|auth|credential))=|\bbearer )[^&\s'\"]+"
+)
 DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -72,8 +80,7 @@ def is_server(uri: str) -> bool:
 
 def scrub(text: str) -> str:
     """`text` without the `user:password@` and the secret query fields of any address in it."""
-    text = re.sub(r"([A-Za-z][\w+.-]*://)[^/\s'\"]*@", r"\1", text)
-    return re.sub(r"(?i)\b(password|passwd|token|sslpassword)=[^&\s'\"]+", r"\1=***", text)
+    return FIELD.sub(r"\1***", USERINFO.sub(r"\1", text))
 
 
 def check_reachable(uri: str) -> None:

@@ -14,6 +14,7 @@ from drtune.backbones.model_file import load_model
 from drtune.base.device import pick_device
 from drtune.base.errors import DataError
 from drtune.data.images import examined
+from drtune.data.settings import Reading
 from drtune.data.transforms import eval_transform
 
 BATCH_SIZE = 64
@@ -32,6 +33,7 @@ class ImageClassifier:
         self.device, self.batch_size = pick_device(device), batch_size
         model, spec, card = load_model(folder)
         self.model, self.transform = model.to(self.device), eval_transform(spec)
+        self.reading: Reading = card["reading"]
         self.classes: list[str] = [str(name) for name in card["classes"]]
 
     def predict(
@@ -73,7 +75,7 @@ class ImageClassifier:
 
     def image(self, encoded: bytes, row: int) -> torch.Tensor:
         """[3, S, S] input of one encoded image."""
-        sound, picture = examined(encoded if isinstance(encoded, bytes) else b"")
+        sound, picture = examined(encoded if isinstance(encoded, bytes) else b"", self.reading)
         if picture is None:
             raise DataError(f"row {row}, column image: {sound.problem}; expected the bytes of one image file")
         return self.transform(picture)

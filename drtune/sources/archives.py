@@ -41,6 +41,8 @@ BROKEN = (
 """What tarfile and zipfile raise on a damaged archive, an unknown method or one that wants a password."""
 MOST_MEMBERS, MOST_BYTES = 20_000_000, 2_000_000_000_000
 """More than ImageNet-21k has."""
+INFLATED, ALWAYS = 100, 1_000_000_000
+"""How many times its size an archive may unpack to, and bytes that any may; images hardly shrink."""
 
 
 def names_a_file(url: str) -> str:
@@ -251,8 +253,9 @@ class Member(tarfile.TarInfo):
 def bounded(path: Path, members: int, size: int) -> None:
     """Refuse an archive of more members or bytes than any published set has, or than the disk takes."""
     free = shutil.disk_usage(path.parent).free
-    if members > MOST_MEMBERS or size > min(MOST_BYTES, free):
-        most = f"{MOST_MEMBERS:,} files of {MOST_BYTES:,} bytes; {free:,} are free"
+    most_bytes = min(MOST_BYTES, INFLATED * path.stat().st_size + ALWAYS)
+    if members > MOST_MEMBERS or size > min(most_bytes, free):
+        most = f"{MOST_MEMBERS:,} files of {most_bytes:,} bytes; {free:,} are free"
         raise UntrustedError(f"{path}: holds {members:,} files of {size:,} bytes, allowed {most}")
 
 

@@ -6,13 +6,16 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 from drtune.base.errors import DataError
 from drtune.data.card import Skipped
-from drtune.data.images import examine
+from drtune.data.images import Examination, examine
 from drtune.data.packed import Split
-from drtune.sources.samples import Sample, printable
+from drtune.data.settings import Reading
+from drtune.sources.samples import Sample, is_text, not_there, printable
+from drtune.sources.settings import DataSettings
 from drtune.sources.splits import counts_per_class
 
 Progress = Callable[[int, int], None]
@@ -22,10 +25,9 @@ SHOWN = 20
 
 
 class Finding(NamedTuple):
-    """What one image has shown: its problem in words or None, its stored mode, the sha256 of its bytes."""
+    """What one image has shown, and the sha256 of its bytes."""
 
-    problem: str | None
-    mode: str
+    seen: Examination
     digest: bytes
 
 
@@ -35,14 +37,19 @@ class Checked(NamedTuple):
     Attributes:
         parts: by part name (`train`, `val`, `test`, `ood/NAME`).
         digests: sha256 of the encoded bytes, by id.
-        modes: number of sound images per stored Pillow mode, by name.
+        seen: what each has shown, by id.
         skipped: the others, in order.
     """
 
     parts: dict[str, list[Sample]]
     digests: dict[str, bytes]
-    modes: dict[str, int]
+    seen: dict[str, Examination]
     skipped: tuple[Skipped, ...]
+
+    def counts(self, attribute: str) -> dict[str, int]:
+        """Number of sound images per `mode` or `profile`, by name; those without are not counted."""
+        values = (str(getattr(found, attribute)) for found in self.seen.values())
+        return dict(sorted(Counter(filter(None, values)).items()))
 
 
 def listed(faults: Sequence[str]) -> str:
@@ -101,7 +108,7 @@ def class_faults(name: str, counts: Mapping[str, int]) -> list[str]:
 def check_images(
     name: str,
     parts: Mapping[str, Sequence[Sample]],
-    on_bad_image: Literal["error", "skip"],
+    settings: DataSettings,
     progress: Progress | None,
 ) -> Checked:
     """Decode every image once; refuse or leave out those that cannot be used.
@@ -109,42 +116,57 @@ def check_images(
     Raises:
         DataError: bad images, each with its reason, unless they are to be skipped.
     """
-    findings = examine_all([row for rows in parts.values() for row in rows], progress)
-    bad = [Skipped(id=printable(key), reason=f.problem) for key, f in findings.items() if f.problem]
-    if bad and on_bad_image == "error":
+    samples = [row for rows in parts.values() for row in rows]
+    if twice := [name for name, count in Counter(row.id for row in samples).items() if count > 1]:
+        raise DataError(f"{name}: two images are called {printable(twice[0])}; rename one")
+    findings = examine_all(samples, settings, progress)
+    bad = [Skipped(id=printable(key), reason=f.seen.problem) for key, f in findings.items() if f.seen.problem]
+    if settings.on_bad_image == "error" and bad:
         what = "image that cannot be used" if len(bad) == 1 else "images that cannot be used"
         raise DataError(
             f"{name}: {len(bad)} {what}\n{listed([f'{item.id}: {item.reason}' for item in bad])}\n"
             "mend or remove them, or set data.on_bad_image: skip"
         )
-    sound = {key: finding for key, finding in findings.items() if finding.problem is None}
+    sound = {key: finding for key, finding in findings.items() if finding.seen.problem is None}
     return Checked(
         parts={part: [row for row in rows if row.id in sound] for part, rows in parts.items()},
         digests={key: finding.digest for key, finding in sound.items()},
-        modes=dict(sorted(Counter(finding.mode for finding in sound.values()).items())),
+        seen={key: finding.seen for key, finding in sound.items()},
         skipped=tuple(bad),
     )
 
 
-def examine_all(samples: Sequence[Sample], progress: Progress | None) -> dict[str, Finding]:
+def check_there(name: str, parts: Mapping[str, Sequence[Sample]], settings: DataSettings) -> None:
+    """Refuse images that a table names and that are not there, before the others are decoded.
+
+    Raises:
+        DataError: naming them.
+    """
+    absent = {part: [row for row in rows if row.load is not_there] for part, rows in parts.items()}
+    check_images(name, absent, settings, None)
+
+
+def examine_all(
+    samples: Sequence[Sample], settings: DataSettings, progress: Progress | None
+) -> dict[str, Finding]:
     """Examine samples by as many threads as there are processors (Pillow decodes outside the GIL)."""
     findings: dict[str, Finding] = {}
+    look = partial(find, reading=settings.reading, most_pixels=int(settings.max_megapixels * 1e6))
     with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         warnings.simplefilter("ignore")
-        for done, (row, finding) in enumerate(zip(samples, pool.map(find, samples), strict=True), start=1):
+        for done, (row, finding) in enumerate(zip(samples, pool.map(look, samples), strict=True), start=1):
             findings[row.id] = finding
             if progress is not None:
                 progress(done, len(samples))
     return findings
 
 
-def find(sample: Sample) -> Finding:
+def find(sample: Sample, reading: Reading, most_pixels: int) -> Finding:
     """Read and examine one sample."""
-    if printable(sample.id) != sample.id:
-        return Finding("its name is not valid UTF-8; rename it", "", b"")
+    if not is_text(sample.id):
+        return Finding(Examination("its name is not valid UTF-8; rename it", ""), b"")
     try:
         encoded = sample.load()
     except OSError as fault:
-        return Finding(f"cannot be read: {fault.strerror or fault}", "", b"")
-    problem, mode = examine(encoded)
-    return Finding(problem, mode, hashlib.sha256(encoded).digest())
+        return Finding(Examination(f"cannot be read: {fault.strerror or fault}", ""), b"")
+    return Finding(examine(encoded, reading, most_pixels), hashlib.sha256(encoded).digest())

@@ -1,21 +1,53 @@
 """A folder of one's own images: `CLASS/*`, or `train/[val/]test/CLASS/*` with `ood/NAME/CLASS/*`."""
 
-import re
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from drtune.base.errors import DataError
+from drtune.base.faults import some
 from drtune.data.packed import Split
-from drtune.sources.samples import Listing, Sample, Source, file_sample, printable
+from drtune.sources.layout import LAYOUTS, Layout, layout_of
+from drtune.sources.samples import Listing, Parts, Sample, Source, file_sample, printable
+from drtune.sources.walk import at_and_above, files_below, natural
 
-OOD = "ood"
-KNOWN = [*Split, OOD]
-NOT_MEANT = {"__MACOSX", "Thumbs.db", "desktop.ini"}
-"""What operating systems leave behind in folders, beside names that begin with a dot."""
+TABLES = (".csv", ".tsv", ".parquet")
+COPY = (".dvc", "tmp", "exps")
+"""Where DVC keeps the copies of a project that `--temp` and `--queue` run in."""
 
-LAYOUTS = (
-    "expected CLASS/* or train/CLASS/* (with test/CLASS/*, val/CLASS/* and ood/NAME/CLASS/* if you have them)"
-)
+
+def existing_folder(path: str) -> Path:
+    """The folder that `data.source` names, relative to the current one.
+
+    Raises:
+        DataError: there is none.
+    """
+    root = Path(path).expanduser()
+    if not path or not root.is_dir():
+        what = "is a file; unpack it and name the folder" if root.is_file() else "no such folder"
+        if root.is_file() and root.suffix.lower() in TABLES:
+            what = f"is a table; name its folder {root.parent}, and the table in data.labels"
+        raise DataError(f"data.source {path!r}: {what}; {LAYOUTS}{copy_hint()}")
+    return root
+
+
+def copy_hint() -> str:
+    """What to know where the project is a copy that DVC made."""
+    here = Path.cwd().parts
+    if any(here[at : at + 3] == COPY for at in range(len(here))):
+        return (
+            ". This is a copy of the project that DVC made, and holds only what git or DVC tracks: give an "
+            "absolute path, or `dvc add` the folder"
+        )
+    return ""
+
+
+def table_hint(root: Path) -> str:
+    """Which files of a folder may be its table of labels."""
+    tables = sorted(entry.name for entry in root.iterdir() if entry.suffix.lower() in TABLES)
+    return (
+        f". If labels stand in a table there, say so: data.labels: {' or '.join(tables[:3])}"
+        if tables
+        else ""
+    )
 
 
 def folder_source(path: str) -> Source:
@@ -27,12 +59,13 @@ def folder_source(path: str) -> Source:
     Raises:
         DataError: no such folder, no class folders, or a layout that cannot be understood.
     """
-    root = Path(path).expanduser()
-    if not path or not root.is_dir():
-        what = "is a file; unpack it and name the folder" if root.is_file() else "no such folder"
-        raise DataError(f"data.source {path!r}: {what}; {LAYOUTS}")
-    classes, parts = list_folder(root, root)
-    given = ", ".join(name for name in parts if not name.startswith(OOD))
+    root = existing_folder(path)
+    passed: list[Path] = []
+    try:
+        layout = layout_of(root)
+        classes, parts = listed(root, root, layout, passed)
+    except DataError as fault:
+        raise DataError(f"{fault}{table_hint(root)}") from None
     return Source(
         name=root.resolve().name,
         title=root.resolve().name,
@@ -40,7 +73,8 @@ def folder_source(path: str) -> Source:
         parts=parts,
         origin="a folder of images",
         licence="unknown",
-        split=f"{given} as given by folders" if is_parted(root) else "the folder has no split",
+        split=layout.parts or "the folder has no split",
+        warnings=(*layout.warnings, *passed_over(root, layout.beside, passed), *look_alikes(classes)),
     )
 
 
@@ -57,116 +91,68 @@ def list_folder(root: Path, base: Path) -> Listing:
     Raises:
         DataError: no class folders, or a layout that cannot be understood.
     """
-    places = part_places(root) if is_parted(root) else {Split.TRAIN.value: root}
-    classes = natural({entry.name for place in places.values() for entry in folders_in(place)})
-    check_names(root, classes)
-    check_wrapping(root, classes)
-    labels = {name: label for label, name in enumerate(classes)}
-    return classes, {name: samples_in(place, base, labels) for name, place in places.items()}
+    return listed(root, base, layout_of(root), [])
 
 
-def visible(folder: Path) -> list[Path]:
-    """Entries of a folder that are meant, sorted by name.
-
-    Raises:
-        DataError: the folder cannot be listed.
-    """
-    try:
-        entries = sorted(folder.iterdir())
-    except OSError as fault:
-        raise DataError(f"{folder} cannot be listed: {fault.strerror}") from None
-    return [entry for entry in entries if not entry.name.startswith(".") and entry.name not in NOT_MEANT]
-
-
-def folders_in(folder: Path) -> list[Path]:
-    """Visible folders directly in a folder, sorted by name."""
-    return [entry for entry in visible(folder) if entry.is_dir()]
-
-
-def is_parted(root: Path) -> bool:
-    """Whether folders stand for train, val and test; a class may be called `train` if it holds images alone.
-
-    Raises:
-        DataError: val, test or ood without train.
-    """
-    tops = {entry.name: entry for entry in folders_in(root)}
-    others = [name for name in tops if name not in KNOWN]
-    if Split.TRAIN in tops:
-        return bool(folders_in(tops[Split.TRAIN])) or not others
-    if tops and not others:
-        raise DataError(f"data.source '{root}': holds {', '.join(tops)} but no train; {LAYOUTS}")
-    return False
-
-
-def part_places(root: Path) -> dict[str, Path]:
-    """The folders of train, val, test and each ood set, by split name.
-
-    Raises:
-        DataError: a folder beside train with an unknown meaning.
-    """
-    tops = {entry.name: entry for entry in folders_in(root)}
-    others = [name for name in tops if name not in KNOWN]
-    if others:
-        raise DataError(
-            f"data.source '{root}': holds train and also {', '.join(others)}; beside train only "
-            f"{', '.join(KNOWN[1:])} are understood: rename or move the others (valid -> val)"
-        )
-    places = {split.value: tops[split] for split in Split if split in tops}
-    for entry in folders_in(tops[OOD]) if OOD in tops else []:
-        if re.search(r"-\d{3}$", entry.name):  # the name of a further shard, see packed.shard_path
-            raise DataError(f"{entry}: the name of an ood set must not end in -NNN; rename it")
-        places[f"{OOD}/{entry.name}"] = entry
-    return places
-
-
-def natural(names: Iterable[str]) -> list[str]:
-    """Sort names with numbers in them by their value: class2 before class10."""
-    return sorted(names, key=lambda name: (natural_key(name), name))
-
-
-def natural_key(name: str) -> list[tuple[bool, int, str]]:
-    """Cut a name into numbers and words; a number comes before a word."""
-    runs = re.findall(r"\d+|\D+", name)
-    return [(False, int(run), "") if run.isdecimal() else (True, 0, run) for run in runs]
-
-
-def check_names(root: Path, classes: list[str]) -> None:
-    """Refuse a folder without classes, or with class names that no text file can hold."""
+def listed(root: Path, base: Path, layout: Layout, passed: list[Path]) -> Listing:
+    """The classes and images of a layout; `passed` takes what is passed over below the class folders."""
+    classes = natural({place.name for place in layout.places})
     if not classes:
-        raise DataError(f"data.source '{root}': holds no class folders; {LAYOUTS}")
-    for name in classes:
-        if printable(name) != name:
-            raise DataError(f"class folder {name!r} in {root}: its name is not valid UTF-8; rename it")
+        raise DataError(f"data.source '{root}': holds no class folders; {LAYOUTS}{copy_hint()}")
+    labels = {name: label for label, name in enumerate(classes)}
+    above = at_and_above(root)
+    parts: Parts = {}
+    for place in layout.places:
+        rows = parts.setdefault(place.part, [])
+        rows += [
+            file_sample(path, base, labels[place.name]) for path in files_below(place.folder, above, passed)
+        ]
+    ordered = [*Split, *sorted(name for name in parts if name not in [*Split])]
+    return classes, {name: in_order(parts[name]) for name in map(str, ordered) if name in parts}
 
 
-def check_wrapping(root: Path, classes: list[str]) -> None:
-    """Recognise a data set that lies one folder deeper, as archives often unpack."""
-    if len(classes) == 1 and (root / classes[0]).is_dir() and len(folders_in(root / classes[0])) > 1:
+def in_order(rows: list[Sample]) -> list[Sample]:
+    """Samples sorted by id: folders have no order of their own."""
+    return sorted(rows, key=lambda row: row.id)
+
+
+def check_files(root: Path) -> None:
+    """Refuse links that lead nowhere, at which DVC stops, and pipes, at which it waits for ever.
+
+    Raises:
+        DataError: naming them.
+    """
+    hidden: list[Path] = []
+    files = files_below(root, frozenset(root.resolve().parents), hidden)
+    if odd := [path for path in (*files, *hidden) if not path.is_file() and not path.is_dir()]:
+        names = some((printable(path.relative_to(root).as_posix()) for path in odd), 20)
         raise DataError(
-            f"data.source '{root}': holds the one folder {classes[0]}, which holds folders itself; "
-            f"did you mean data.source: {root / classes[0]}?"
+            f"data.source '{root}': links that lead nowhere, pipes or devices, at which DVC stops or hangs: "
+            f"{names}; remove them"
         )
 
 
-def samples_in(place: Path, base: Path, labels: dict[str, int]) -> list[Sample]:
-    """All files of the class folders in `place`, sorted by id."""
-    return sorted(
-        (
-            file_sample(path, base, labels[folder.name])
-            for folder in folders_in(place)
-            for path in files_below(folder, frozenset())
-        ),
-        key=lambda sample: sample.id,
+def passed_over(root: Path, beside: list[Path], passed: list[Path]) -> list[str]:
+    """Say what was not read: images beside the class folders, names with a dot, links that lead back."""
+    warnings = []
+    for found, what in (
+        (beside, "images that lie beside the class folders"),
+        (passed, "names that begin with a dot, and links that lead back"),
+    ):
+        if found:
+            names = some(printable(path.relative_to(root).as_posix()) for path in found)
+            warnings.append(f"passed over: {len(found)} {what}: {names}")
+    return warnings
+
+
+def look_alikes(classes: list[str]) -> list[str]:
+    """Say which classes differ by case or outer spaces alone, because a file system may merge them."""
+    seen: dict[str, str] = {}
+    pairs = []
+    for name in classes:
+        first = seen.setdefault(name.strip().casefold(), name)
+        if first != name:
+            pairs.append(f"{first!r} and {name!r}")
+    return (
+        [f"classes that differ by case or spaces alone, each its own class: {some(pairs)}"] if pairs else []
     )
-
-
-def files_below(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
-    """Visible files at any depth; a link that leads back to a folder above it is not entered."""
-    here = folder.resolve()
-    if here in above:
-        return
-    for entry in visible(folder):
-        if entry.is_dir():
-            yield from files_below(entry, above | {here})
-        else:
-            yield entry

@@ -7,16 +7,31 @@ from typing import NamedTuple
 
 from drtune.base.errors import DataError
 from drtune.base.files import replacing, sha256_of
-from drtune.data.card import DatasetCard, Leaks, write_card
+from drtune.data.card import DatasetCard, write_card
 from drtune.data.packed import Row, Split, write_split
 from drtune.sources import splits
 from drtune.sources.archives import DISK_FULL, Fetching
-from drtune.sources.checks import SHOWN, Checked, Progress, check_classes, check_images
+from drtune.sources.checks import SHOWN, Checked, Progress, check_classes, check_images, check_there
+from drtune.sources.columns import Naming
+from drtune.sources.findings import find_conflicts, find_leaks, warnings_of
+from drtune.sources.groups import cut_groups, grouped, groups_in, together
 from drtune.sources.samples import Sample, Source
 from drtune.sources.settings import DataSettings
 from drtune.sources.sources import read_source
 
-EXAMPLES = 5
+
+class Survey(NamedTuple):
+    """What was read, before anything is written.
+
+    Attributes:
+        source: as it was listed.
+        checked: its sound images, and the others.
+        division: the parts as they will be written.
+    """
+
+    source: Source
+    checked: Checked
+    division: "Division"
 
 
 class Division(NamedTuple):
@@ -55,14 +70,9 @@ def ingest(
         DataError: anything wrong with the source, or a full disk.
     """
     try:
-        source = read_source(settings.source, downloads, fetching)
-        check_classes(source.title, source.classes, source.parts)
-        checked = check_images(source.title, source.parts, settings.on_bad_image, progress)
-        if checked.skipped:
-            check_classes(source.title, source.classes, checked.parts, len(checked.skipped))
-        division = divide(checked.parts, settings, source)
+        found = survey(settings, downloads, progress, fetching)
         with replacing(out) as fresh:
-            return write(fresh, settings, source, checked, division)
+            return write(fresh, settings, found)
     except OSError as fault:
         if fault.errno in DISK_FULL:
             raise DataError(
@@ -72,10 +82,47 @@ def ingest(
         raise
 
 
-def divide(parts: Mapping[str, list[Sample]], settings: DataSettings, source: Source) -> Division:
+def survey(
+    settings: DataSettings,
+    downloads: Path,
+    progress: Progress | None = None,
+    fetching: Fetching | None = None,
+) -> Survey:
+    """Read, check and cut a source as `ingest` does; write nothing but fetched archives.
+
+    Raises:
+        DataError: anything wrong with the source.
+    """
+    source = prepared(settings, downloads, fetching)
+    checked = check_images(source.title, source.parts, settings, progress)
+    if checked.skipped:
+        check_classes(source.title, source.classes, checked.parts, len(checked.skipped))
+    return Survey(source, checked, divide(checked.parts, settings, source, checked.digests))
+
+
+def prepared(settings: DataSettings, downloads: Path, fetching: Fetching | None = None) -> Source:
+    """List a source, and refuse what can be refused before an image is decoded: classes, groups, cuts.
+
+    Raises:
+        ConfigError: a record with faults.
+        DataError: saying what is wrong.
+    """
+    naming = Naming(settings.labels, settings.columns, settings.group)
+    source = read_source(settings.source, downloads, fetching, naming)
+    check_classes(source.title, source.classes, source.parts)
+    check_there(source.title, source.parts, settings)
+    source = grouped(source, settings.group)
+    divide(source.parts, settings, source, {})
+    return source
+
+
+def divide(
+    parts: Mapping[str, list[Sample]], settings: DataSettings, source: Source, digests: Mapping[str, bytes]
+) -> Division:
     """Cut test and val from train where the source has none, then thin train by fraction and shots.
 
-    Fractions of what is cut refer to the train images before any cut, class by class.
+    Fractions of what is cut refer to the train images before any cut, class by class. Groups, and images of
+    equal bytes, stay together.
     """
     rows = {**parts}
     how = [source.split]
@@ -84,17 +131,20 @@ def divide(parts: Mapping[str, list[Sample]], settings: DataSettings, source: So
     cuts = [(split, share) for split, share in cuts if split not in parts]
     for later, (split, share) in enumerate(cuts, start=1):
         train = rows[Split.TRAIN]
-        first, second = splits.cut(
+        first, second = cut_groups(
             [row.label for row in train],
+            together(train, digests),
             share / left,
             settings.seed,
             purpose=split.value,
             classes=source.classes,
             keep=1 + len(cuts) - later,
+            unit="groups" if source.grouped else "different images",
         )
         rows[split], rows[Split.TRAIN] = [train[row] for row in second], [train[row] for row in first]
         left -= share
-        how.append(f"{split}: {share:.3g} of each class cut from train by seed {settings.seed}")
+        whole = f" by whole groups ({source.grouped})" if source.grouped else ""
+        how.append(f"{split}: {share:.3g} of each class cut from train{whole} by seed {settings.seed}")
     rows[Split.TRAIN], thinning, warnings = thin(rows[Split.TRAIN], settings, source.classes)
     ordered = {**{split.value: rows[split] for split in Split}, **rows}
     return Division(ordered, "; ".join(how + thinning), warnings)
@@ -130,20 +180,23 @@ def thin(
     return train, how, warnings
 
 
-def write(
-    folder: Path, settings: DataSettings, source: Source, checked: Checked, division: Division
-) -> DatasetCard:
+def write(folder: Path, settings: DataSettings, found: Survey) -> DatasetCard:
     """Write every part and the card into a new folder."""
-    for part, samples in division.parts.items():
-        write_split(folder / f"{part}.arrow", encoded_rows(samples, checked.digests))
+    for part, samples in found.division.parts.items():
+        write_split(folder / f"{part}.arrow", encoded_rows(samples, found.checked.digests))
+    paths = sorted(folder.rglob("*.arrow"))
+    card = describe(settings, found, {path.relative_to(folder).as_posix(): sha256_of(path) for path in paths})
+    write_card(folder, card)
+    return card
+
+
+def describe(settings: DataSettings, found: Survey, sha256: Mapping[str, str]) -> DatasetCard:
+    """The card of what was read; `sha256` holds the digests of the files written, by name."""
+    source, checked, division = found
     labels = {part: [row.label for row in samples] for part, samples in division.parts.items()}
     leaks = find_leaks(division.parts, checked.digests)
-    warnings = list(division.warnings)
-    if leaks.count:
-        warnings.append(f"{leaks.count} images of val or test also stand in train or val, byte for byte")
-    if checked.skipped:
-        warnings.append(f"files that could not be used and were left out: {len(checked.skipped)}")
-    card = DatasetCard(
+    conflicts = find_conflicts(checked.parts, checked.digests)
+    return DatasetCard(
         name=source.name,
         title=source.title,
         classes=source.classes,
@@ -155,16 +208,20 @@ def write(
         source=source.origin,
         licence=source.licence,
         split=division.how,
-        sha256={
-            path.relative_to(folder).as_posix(): sha256_of(path) for path in sorted(folder.rglob("*.arrow"))
-        },
-        modes=checked.modes,
+        sha256=dict(sha256),
+        modes=checked.counts("mode"),
         skipped=checked.skipped,
         leaks=leaks,
-        warnings=tuple(warnings),
+        warnings=(
+            *source.warnings,
+            *division.warnings,
+            *warnings_of(checked, settings, leaks, conflicts),
+        ),
+        groups=groups_in(division.parts) if source.grouped else {},
+        reading=settings.reading,
+        profiles=checked.counts("profile"),
+        conflicts=conflicts,
     )
-    write_card(folder, card)
-    return card
 
 
 def encoded_rows(samples: Sequence[Sample], digests: Mapping[str, bytes]) -> Iterator[Row]:
@@ -178,16 +235,3 @@ def encoded_rows(samples: Sequence[Sample], digests: Mapping[str, bytes]) -> Ite
         if hashlib.sha256(encoded).digest() != digests[sample.id]:
             raise DataError(f"{sample.id} changed while it was being read; run again")
         yield sample.id, encoded, sample.label
-
-
-def find_leaks(parts: Mapping[str, Sequence[Sample]], digests: Mapping[str, bytes]) -> Leaks:
-    """Find images of val in train, and of test in train or val, by their bytes."""
-    seen: dict[bytes, str] = {}
-    found: list[str] = []
-    for part in (Split.TRAIN, Split.VAL, Split.TEST):
-        for row in parts[part]:
-            if digests[row.id] in seen:
-                found.append(f"{row.id} ({part}) = {seen[digests[row.id]]}")
-        for row in parts[part]:
-            seen.setdefault(digests[row.id], f"{row.id} ({part})")
-    return Leaks(count=len(found), examples=tuple(found[:EXAMPLES]))

@@ -14,8 +14,9 @@ from drtune.base.files import inside
 from drtune.data.packed import Split
 from drtune.sources.arrays import cifar10, cifar100, mat, stl10, svhn
 from drtune.sources.digits import digits
-from drtune.sources.folder import folders_in, list_folder, visible
+from drtune.sources.folder import list_folder
 from drtune.sources.samples import Listing, Parts, Sample, file_sample
+from drtune.sources.walk import folders_in, visible
 
 TRAIN, VAL, TEST = Split.TRAIN, Split.VAL, Split.TEST
 

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
-from drtune.base.faults import each_once, unknown_value
+from drtune.base.faults import each_once, plain_names, unknown_value
 from drtune.base.settings import Settings
 from drtune.base.yaml import read_settings
 from drtune.sources.archives import Archive
@@ -21,8 +21,8 @@ def known_layout(name: str) -> str:
 
 
 def named_once(classes: int | list[str]) -> int | list[str]:
-    """Validate that class names differ."""
-    return classes if isinstance(classes, int) else each_once(classes)
+    """Validate that class names differ and can be written."""
+    return classes if isinstance(classes, int) else plain_names(each_once(classes))
 
 
 class Record(Settings):

@@ -5,28 +5,39 @@ from pathlib import Path
 from drtune.base.errors import DataError, DRTuneError
 from drtune.base.yaml import ENDINGS
 from drtune.sources.archives import Fetching, obtain
-from drtune.sources.folder import folder_source
+from drtune.sources.columns import PLAIN, Naming, table_in
+from drtune.sources.folder import existing_folder, folder_source
 from drtune.sources.published import LAYOUTS
 from drtune.sources.record import read_record
 from drtune.sources.samples import Source
+from drtune.sources.table import table_source
 
 
-def read_source(source: str, downloads: Path, fetching: Fetching | None = None) -> Source:
+def read_source(
+    source: str, downloads: Path, fetching: Fetching | None = None, naming: Naming | None = None
+) -> Source:
     """List the images of a data set without decoding them.
 
     Args:
         source: path of a record, or of a folder.
         downloads: where archives are kept, one folder a record.
         fetching: called while an archive is downloaded.
+        naming: which table of a folder holds the labels.
 
     Raises:
         ConfigError: a record with faults.
-        DataError: a folder that cannot be understood, an archive that cannot be had.
+        DataError: a folder or its table that cannot be understood, an archive that cannot be had.
     """
-    path = Path(source).expanduser()
+    path, naming = Path(source).expanduser(), naming or Naming()
     if path.suffix in ENDINGS and not path.is_dir():
+        if naming.labels or naming.columns != PLAIN:
+            raise DataError(
+                f"data.labels and data.columns: {path} is a record, which has labels; leave both as shipped"
+            )
         return published_source(path, downloads, fetching)
-    return folder_source(source)
+    root = existing_folder(source)
+    table = table_in(root, naming)
+    return table_source(root, table, naming) if table else folder_source(source)
 
 
 def published_source(path: Path, downloads: Path, fetching: Fetching | None) -> Source:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from drtune.base.errors import DataError
+from drtune.base.faults import some
 from drtune.base.seeding import derive
 
 Indices = list[int]
@@ -75,7 +76,7 @@ def cut(
     if small:
         raise DataError(
             f"cutting {purpose} needs at least {keep + 1} images in every class; too few in: "
-            + ", ".join(small)
+            + some(small, 20)
         )
     second: Indices = []
     for label, rows in groups.items():

@@ -33,7 +33,10 @@ def save(fitted: Fitted, params: Params, models: Path) -> None:
     }
     with replacing(models) as fresh:
         fresh.mkdir()
-        save_model(fresh, fitted.model, backbone, fitted.backbone.spec, list(fitted.card.classes), about)
+        card = fitted.card
+        save_model(
+            fresh, fitted.model, backbone, fitted.backbone.spec, list(card.classes), about, card.reading
+        )
         write_json(fresh / HISTORY, fitted.progress.history)
 
 

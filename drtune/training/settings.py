@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from drtune.base.settings import Count, NonNegative, Positive, Settings, Whole
+from drtune.base.settings import Count, NonNegative, Positive, Settings, Size, Whole
 
 BatchNormMode = Literal["train", "eval", "converted"]
 Monitor = Literal["accuracy_1se", "accuracy", "loss", "last"]
@@ -16,7 +16,7 @@ class TrainSettings(Settings):
     method: str
     seed: Whole
     epochs: Count
-    batch_size: Count
+    batch_size: Size
     drop_last: bool
     optimizer: Literal["sgd", "adamw"]
     lr_backbone: Positive

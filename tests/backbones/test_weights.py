@@ -1,4 +1,7 @@
 import pickle
+import random
+import zipfile
+from contextlib import suppress
 
 import pytest
 import timm
@@ -6,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from drtune.backbones.weights import fingerprint, load_encoder, read_checkpoint
+from drtune.backbones.weights import fingerprint, load_encoder, read_checkpoint, recorded
 from drtune.base.errors import WeightsError
 
 KWARGS = {"channels": (8, 8, 16, 16), "stem_width": 8}
@@ -174,3 +177,54 @@ def test_whole_numbers_are_no_weights(kind):
     }
     with pytest.raises(WeightsError, match=f"no floating-point numbers: bn1.weight {kind}"):
         load_encoder(target, state, "fc", "w.pth")
+
+
+def zipped(path, **members):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(f"w/{name.replace('_', '.')}", content)
+    return path
+
+
+def test_bytes_that_are_no_checkpoint_are_told_in_words_whatever_they_are(tmp_path):
+    good = tmp_path / "good.pth"
+    torch.save({"a": torch.ones(2)}, good)
+    legacy = tmp_path / "legacy.pth"
+    torch.save({"a": torch.ones(2)}, legacy, _use_new_zipfile_serialization=False)
+    pick, made = random.Random(0), tmp_path / "made.pth"
+    for source in (good, legacy):
+        for _ in range(200):
+            content = bytearray(source.read_bytes())
+            for _ in range(4):
+                content[pick.randrange(len(content))] = pick.randrange(256)
+            made.write_bytes(content)
+            with suppress(WeightsError):
+                read_checkpoint(made)
+    zipped(made, data_pkl=b"\x80\x02}q\0.", version="9" * 30)
+    with pytest.raises(WeightsError, match="is not a readable PyTorch checkpoint"):
+        read_checkpoint(made)
+    reduce = b"\x80\x02}X\x01\0\0\0ac__builtin__\nbytearray\n\x8a\x05\0\0\0\0\x7f\x85Rs."
+    with pytest.raises(WeightsError, match="is not a readable PyTorch checkpoint|could run code"):
+        read_checkpoint(zipped(made, data_pkl=reduce, version="3"))
+
+
+def test_a_compressed_file_is_refused_since_pytorch_takes_it_for_numbers(tmp_path):
+    torch.save({"a": torch.ones(2)}, tmp_path / "w.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "w.pth") as source,
+        zipfile.ZipFile(tmp_path / "z.pth", "w", zipfile.ZIP_DEFLATED) as target,
+    ):
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+    with pytest.raises(WeightsError, match="is compressed, as PyTorch writes none; refused"):
+        read_checkpoint(tmp_path / "z.pth")
+
+
+def test_more_tensors_and_a_longer_record_than_any_network_has_are_not_read(tmp_path, monkeypatch):
+    save_file({name: torch.ones(1) for name in "abc"}, tmp_path / "w.safetensors", {"backbone": '{"a": 1}'})
+    assert recorded(tmp_path / "w.safetensors") == {"a": 1}
+    monkeypatch.setattr("drtune.backbones.weights.TENSORS", 2)
+    monkeypatch.setattr("drtune.backbones.weights.LONGEST_RECORD", 7)
+    assert recorded(tmp_path / "w.safetensors") == {}
+    with pytest.raises(WeightsError, match="names 3 tensors, allowed are 2; refused"):
+        read_checkpoint(tmp_path / "w.safetensors")

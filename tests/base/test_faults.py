@@ -3,7 +3,7 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from drtune.base.faults import describe, each_once, explain, render, unknown_keys, unknown_value
+from drtune.base.faults import describe, each_once, explain, render, some, unknown_keys, unknown_value
 
 
 class Part(BaseModel):
@@ -120,3 +120,8 @@ def test_describe_names_the_kind():
 def test_a_value_without_end_is_shown_in_part():
     assert describe("x" * 10_000) == f"'{'x' * 399}… (text)"
     assert describe(10**5000) == "a value without end (integer)"
+
+
+def test_some_of_many():
+    assert some("abc") == "a, b, c"
+    assert some("abcde") == "a, b, c, … (2 more)"

@@ -59,3 +59,16 @@ def test_a_model_of_other_classes_is_refused():
         DataError, match=r"the model knows the classes b, a, the data set .toy. has a, b; run `dvc repro"
     ):
         card.require_classes(["b", "a"])
+
+
+def test_a_message_does_not_list_thousands_of_classes():
+    card = DatasetCard.model_construct(title="toy", classes=tuple(map(str, range(3000))))
+    with pytest.raises(DataError, match=r"has 0, .*19, … \(2980 more\); run"):
+        card.require_classes(["a"])
+
+
+def test_groups_are_kept_where_there_are_some(tmp_path):
+    write_card(tmp_path, CARD)
+    assert "groups" not in (tmp_path / "dataset.json").read_text()
+    write_card(tmp_path, CARD.model_copy(update={"groups": {"train": 2}}))
+    assert read_card(tmp_path).groups == {"train": 2}

@@ -2,6 +2,8 @@
 
 import io
 import pickle
+import subprocess
+import sys
 
 import pyarrow as pa
 import pytest
@@ -10,7 +12,7 @@ from PIL import Image
 
 from drtune.base.errors import DataError
 from drtune.data.card import DatasetCard, Leaks, write_card
-from drtune.data.packed import PackedSplit, Split, open_split, shards_of, write_split
+from drtune.data.packed import SCHEMA, PackedSplit, Split, open_split, shards_of, write_split
 
 
 def png(value: int) -> bytes:
@@ -147,3 +149,41 @@ def test_open_split_refuses_what_is_not_packed(tmp_path):
         writer.write_table(table)
     with pytest.raises(DataError, match=r"its columns are \['x'\]"):
         open_split(tmp_path, "train")
+
+
+HOSTILE = """
+import random, sys
+from pathlib import Path
+import torch
+from drtune.base.errors import DataError
+from drtune.data.packed import PackedSplit
+path = Path(sys.argv[1])
+base, pick, refused = path.read_bytes(), random.Random(0), 0
+for number in range(300):
+    content = bytearray(base)
+    for _ in range(2):
+        content[pick.randrange(len(base))] = pick.choice([0, 127, 128, 255])
+    path.write_bytes(content)
+    try:
+        split = PackedSplit(path)
+        split.ids, split.labels, [split.encoded(row) for row in range(len(split))]
+    except DataError:
+        refused += 1
+print(refused)
+"""
+
+
+def test_bytes_of_a_stranger_end_no_process(tmp_path):
+    write_split(tmp_path / "a.arrow", [(f"id{row}", b"x" * 20, row % 3) for row in range(50)])
+    command = [sys.executable, "-c", HOSTILE, str(tmp_path / "a.arrow")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 50
+
+
+def test_rows_without_a_value_are_refused(tmp_path):
+    table = pa.table([["a", None], [b"1", b"2"], [0, 1]], schema=SCHEMA)
+    with pa.ipc.new_file(str(tmp_path / "a.arrow"), SCHEMA) as writer:
+        writer.write_table(table)
+    with pytest.raises(DataError, match=r"is damaged \(rows without a value\)"):
+        PackedSplit(tmp_path / "a.arrow")

@@ -1,6 +1,9 @@
 """Transforms: size, normalisation, which steps are there, and what a draw depends on."""
 
 import json
+import re
+import resource
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +11,7 @@ import torch
 from PIL import Image
 
 from drtune.data.settings import AugmentSettings
-from drtune.data.transforms import InputSpec, describe, eval_transform, train_transform
+from drtune.data.transforms import InputSpec, describe, eval_transform, shortened, train_transform
 
 SPEC = InputSpec(16, (0.5, 0.25, 0.0), (0.5, 0.25, 1.0), "bilinear", 0.5)
 PLAIN = AugmentSettings(
@@ -48,6 +51,32 @@ def test_every_image_gets_the_same_size(size):
     assert eval_transform(spec)(picture(*size)).shape == (3, 16, 16)
     wild = augment(crop_area=[0.1, 1.0], crop_ratio=[0.75, 1.33], rotation=20.0, shift=0.1, color_jitter=0.4)
     assert train_transform(spec, wild)(picture(*size)).shape == (3, 16, 16)
+
+
+@pytest.mark.parametrize("size", [(500_000, 1), (1, 500_000), (60_000, 2), (32_738, 23)])
+def test_the_ends_of_a_very_long_picture_are_cut_off_before_it_is_resized(size):
+    spec = InputSpec(224, (0.0,) * 3, (1.0,) * 3, "bicubic", 0.875)
+    image, middle = Image.new("RGB", size, (9, 90, 200)), tuple(max(1, side // 2) for side in size)
+    image.putpixel(tuple(min(place, side - 1) for place, side in zip(middle, size, strict=True)), (255, 0, 0))
+    small = shortened(image)
+    assert max(small.size) == 16 * min(size)
+    assert np.asarray(small)[..., 0].max() == 255, "the middle is kept"
+    resource.setrlimit(resource.RLIMIT_DATA, (used() + 1_000_000_000, resource.RLIM_INFINITY))
+    try:
+        assert eval_transform(spec)(image).shape == (3, 224, 224)
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+
+def used() -> int:
+    """Bytes of this process's data."""
+    return int(re.search(r"VmData:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
+
+
+def test_a_picture_of_common_shape_is_resized_as_it_is():
+    image = picture(320, 20)
+    assert shortened(image) is image
+    assert shortened(picture(321, 20)).size == (320, 20)
 
 
 def test_eval_draws_nothing():

@@ -140,3 +140,27 @@ def test_write_ahead_log_stays_set(tmp_path):
 def test_links(uri, shown):
     page = "#/experiments/1/runs/abc?workflowType=machine_learning"
     assert store.link(uri, Path("/p"), "1", "abc") == shown + page
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://h/x?access_token=s3cret", "https://h/?api_key=s3cret&b=1", "https://h/?X-Amz-Signature=s3cret",
+        "https://h/a?b=1&sig=s3cret", "postgresql://me:p/s3cret@h/db", "AccountKey=s3cret", "BEARER s3cret",
+        "https://me:s3cret@h/a@b", "aws_secret_access_key=s3cret",
+    ],
+)  # fmt: skip
+def test_keys_of_many_services_are_scrubbed(text):
+    assert "s3cret" not in store.scrub(text)
+
+
+@pytest.mark.parametrize("text", ["a" * 10**5, "x://a:b" * 5000, "?a" * 10**5, "http://a:" + "b" * 10**5])
+def test_scrubbing_takes_no_longer_than_the_text(text):
+    started = time.monotonic()
+    assert store.scrub(text) == text
+    assert time.monotonic() - started < 10
+
+
+def test_an_address_with_a_port_stays_whole():
+    text = "http://127.0.0.1:5000/#/experiments/1/runs/a?workflowType=machine_learning me@example.org"
+    assert store.scrub(text) == text

@@ -1,5 +1,7 @@
 import io
 import json
+import shutil
+import time
 
 import pandas
 import pytest
@@ -8,6 +10,8 @@ from mlflow.exceptions import MlflowException
 from PIL import Image
 
 from drtune.backbones.model_file import load_model
+from drtune.data.images import decode_rgb
+from drtune.data.settings import STANDARD
 from drtune.data.transforms import eval_transform
 from drtune.serving.pyfunc import ImageClassifier, _load_pyfunc
 
@@ -52,3 +56,25 @@ def test_the_server_answers_a_refused_picture_without_a_stack_trace(model_folder
         assert "stack_trace" not in answer
         assert "drtune/" not in answer["message"]
         assert caught.value.get_http_status_code() == 400
+
+
+def test_a_request_is_read_as_the_training_images_were(model_folder, pictures, tmp_path):
+    shutil.copytree(model_folder, tmp_path / "m")
+    path = tmp_path / "m/model.json"
+    card = json.loads(path.read_text())
+    assert card["reading"] == STANDARD.model_dump()
+    path.write_text(json.dumps(card | {"reading": card["reading"] | {"colour": "grey"}}))
+    grey = decode_rgb(pictures[0]).convert("L").convert("RGB")
+    model = ImageClassifier(tmp_path / "m")
+    assert torch.equal(model.image(pictures[0], 0), model.transform(grey))
+    del card["reading"]
+    path.write_text(json.dumps(card))
+    assert ImageClassifier(tmp_path / "m").reading.profiles == "ignore", "as models before were trained"
+
+
+def test_a_long_picture_holds_no_server(model_folder):
+    stream = io.BytesIO()
+    Image.new("RGB", (500_000, 1), (9, 90, 200)).save(stream, "PNG")
+    start = time.monotonic()
+    assert len(ImageClassifier(model_folder).predict(pandas.DataFrame({"image": [stream.getvalue()]}))) == 1
+    assert time.monotonic() - start < 2

@@ -1,6 +1,7 @@
 """Archives: fetched once, verified, unpacked whole; and what is said when they cannot be had."""
 
 import errno
+import gzip
 import hashlib
 import io
 import tarfile
@@ -222,3 +223,22 @@ def test_a_zip_of_an_unknown_method_or_with_a_password_is_told(change, tmp_path)
     archive = Archive(url="https://host/a.zip", md5="0" * 32)
     with pytest.raises(DataError, match="a.zip cannot be unpacked .*; delete it and run again"):
         place(archive, path, tmp_path / "in")
+
+
+def test_what_unpacks_to_far_more_than_it_holds_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr("drtune.sources.archives.ALWAYS", 1000)
+    sparse = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "x"}
+    with tarfile.open(tmp_path / "s.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        member = tarfile.TarInfo("x")
+        member.size, member.pax_headers = 512, {**sparse, "GNU.sparse.realsize": str(10**10)}
+        archive.addfile(member, io.BytesIO(b"1\n0\n0\n" + bytes(506)))
+    with gzip.open(tmp_path / "g.tar.gz", "wb") as stream:
+        member = tarfile.TarInfo("x")
+        member.size = 10**7
+        stream.write(member.tobuf() + bytes(10**7 + 1024))
+    with zipfile.ZipFile(tmp_path / "z.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x", bytes(10**7))
+    for name in ("s.tar", "g.tar.gz", "z.zip"):
+        with pytest.raises(UntrustedError, match="holds 1 files of .* bytes, allowed"):
+            unpack(tmp_path / name, tmp_path / "in")
+    assert not (tmp_path / "in").exists()

@@ -1,6 +1,7 @@
 """Classes and images are judged before anything is written, and every fault is listed."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,10 +9,17 @@ from PIL import Image
 
 from drtune.base.errors import DataError
 from drtune.data.card import Skipped
+from drtune.params import load
 from drtune.sources.checks import check_classes, check_images, listed
 from drtune.sources.samples import Sample, png_bytes
+from drtune.sources.settings import DataSettings
 
+SETTINGS = load(Path(__file__).resolve().parents[2] / "params.yaml")[DataSettings]
 GOOD = png_bytes(np.zeros((2, 2), np.uint8))
+
+
+def settings(**changes) -> DataSettings:
+    return SETTINGS.model_copy(update=changes)
 
 
 def rows(part: str, **classes: int) -> list[Sample]:
@@ -106,7 +114,7 @@ def test_all_bad_images_are_named():
     calls = []
     with pytest.raises(DataError) as caught:
         check_images(
-            "zoo", {"train": rows("t", ant=2) + bad_rows()}, "error", lambda *call: calls.append(call)
+            "zoo", {"train": rows("t", ant=2) + bad_rows()}, settings(), lambda *call: calls.append(call)
         )
     assert str(caught.value).splitlines() == [
         "zoo: 4 images that cannot be used",
@@ -119,15 +127,21 @@ def test_all_bad_images_are_named():
     assert calls == [(done, 6) for done in range(1, 7)]
 
 
+def test_two_images_of_one_id_are_refused():
+    with pytest.raises(DataError, match="zoo: two images are called t/ant/0.png; rename one"):
+        check_images("zoo", {"train": rows("t", ant=2), "test": rows("t", ant=1)}, "error", None)
+
+
 def test_bad_images_are_left_out_on_request():
     stream = io.BytesIO()
     Image.new("CMYK", (8, 8)).save(stream, format="JPEG")
     cmyk = Sample("bee/1.jpg", 1, stream.getvalue)
     parts = {"train": rows("t", ant=2) + bad_rows() + [cmyk], "test": rows("e", ant=1)}
-    checked = check_images("zoo", parts, "skip", None)
+    checked = check_images("zoo", parts, settings(on_bad_image="skip"), None)
     assert [row.id for row in checked.parts["train"]] == ["t/ant/0.png", "t/ant/1.png", "bee/1.jpg"]
     assert [row.id for row in checked.parts["test"]] == ["e/ant/0.png"]
-    assert checked.modes == {"CMYK": 1, "L": 3}
+    assert checked.counts("mode") == {"CMYK": 1, "L": 3}
+    assert checked.counts("profile") == {}
     assert [item.id for item in checked.skipped] == [row.id.replace("\udcff", "?") for row in bad_rows()]
     assert checked.skipped[0] == Skipped(id="cat/empty.jpg", reason="empty file (0 bytes)")
     assert checked.digests["t/ant/0.png"] == checked.digests["e/ant/0.png"] != checked.digests["bee/1.jpg"]

@@ -6,7 +6,7 @@ import pytest
 
 from drtune.base.errors import DataError
 from drtune.data.packed import Split
-from drtune.sources.folder import folder_source, natural
+from drtune.sources.folder import folder_source
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -74,11 +74,6 @@ def test_a_class_may_be_called_train(tmp_path):
     assert list(source.parts) == [Split.TRAIN]
 
 
-def test_natural_order():
-    assert natural({"c10", "c2", "c1", "b", "10", "9", "é"}) == ["9", "10", "b", "c1", "c2", "c10", "é"]
-    assert natural({"a01", "a1"}) == ["a01", "a1"]
-
-
 @pytest.mark.parametrize("path", ["", "nowhere"])
 def test_missing_folder(tmp_path, monkeypatch, path):
     touch(tmp_path, "cat/1.jpg", "dog/1.jpg")
@@ -101,7 +96,7 @@ def test_no_class_folders(tmp_path):
 
 def test_train_without_class_folders(tmp_path):
     touch(tmp_path, "train/1.jpg", "test/2.jpg")
-    with pytest.raises(DataError, match="holds no class folders"):
+    with pytest.raises(DataError, match=r"train: holds images \(1\) but no class folders; .*labels\.csv"):
         folder_source(str(tmp_path))
 
 
@@ -112,8 +107,10 @@ def test_test_without_train(tmp_path):
 
 
 def test_unknown_folder_beside_train(tmp_path):
-    touch(tmp_path, "train/cat/1.jpg", "train/dog/1.jpg", "valid/cat/1.jpg")
-    with pytest.raises(DataError, match=r"holds train and also valid; .*\(valid -> val\)"):
+    touch(tmp_path, "train/cat/1.jpg", "train/dog/1.jpg", "extra/cat/1.jpg")
+    with pytest.raises(
+        DataError, match=r"holds train and also extra; understood are dev, .*, validation: rename"
+    ):
         folder_source(str(tmp_path))
 
 
@@ -129,7 +126,93 @@ def test_ood_name_like_a_shard(tmp_path):
         folder_source(str(tmp_path))
 
 
+def test_what_is_passed_over_is_said(tmp_path):
+    touch(tmp_path, "cat/1.jpg", "cat/.2.jpg", "dog/1.jpg", ".old/x.jpg", "1.JPG", "2.png", "README.md")
+    touch(tmp_path, "cat/@eaDir/1.jpg", "cat/._1.jpg", "@eaDir/x.jpg", "#recycle/x.jpg")
+    (tmp_path / "dog" / "up").symlink_to("..")
+    source = folder_source(str(tmp_path))
+    assert source.classes == ("cat", "dog")
+    assert ids(source.parts[Split.TRAIN]) == [("cat/1.jpg", 0), ("dog/1.jpg", 1)]
+    assert source.warnings == (
+        "passed over: 2 images that lie beside the class folders: 1.JPG, 2.png",
+        "passed over: 2 names that begin with a dot, and links that lead back: cat/.2.jpg, dog/up",
+    )
+
+
+def test_a_link_to_the_folder_or_above_is_not_entered(tmp_path):
+    touch(tmp_path, "set/cat/1.jpg", "set/dog/2.jpg", "set/cow/deep/3.jpg", "other/4.jpg")
+    for name, target in {"cat/up": "..", "dog/top": "../..", "cow/deep/round": "../../cow"}.items():
+        (tmp_path / "set" / name).symlink_to(target)
+    rows = folder_source(str(tmp_path / "set")).parts[Split.TRAIN]
+    assert ids(rows) == [("cat/1.jpg", 0), ("cow/deep/3.jpg", 1), ("dog/2.jpg", 2)]
+
+
+@pytest.mark.parametrize(
+    "name", ["01", "NA", "null", "true", "1e3", "~", "a b", "ä", "-", "[x]", "{a}", "#1"]
+)
+def test_class_names_stay_what_they_are(tmp_path, name):
+    touch(tmp_path, f"{name}/a b.jpg", f"{name}/new\nline.jpg", "other/1.jpg")
+    source = folder_source(str(tmp_path))
+    assert set(source.classes) == {name, "other"}
+    assert source.warnings == ()
+    assert f"{name}/new\\nline.jpg" in [row.id for row in source.parts[Split.TRAIN]]
+
+
+def test_one_name_in_two_forms_of_unicode_is_one_class(tmp_path):
+    touch(tmp_path, "train/café/1.jpg", "train/dog/1.jpg", "test/cafe\u0301/1.jpg", "test/dog/1.jpg")
+    source = folder_source(str(tmp_path))
+    assert source.classes == ("café", "dog")
+    assert ids(source.parts[Split.TEST])[0] == ("test/cafe\u0301/1.jpg", 0)
+
+
+def test_classes_that_differ_by_case_are_two_and_said(tmp_path):
+    touch(tmp_path, "A/1.jpg", "a/1.jpg", "b/1.jpg")
+    source = folder_source(str(tmp_path))
+    assert source.classes == ("A", "a", "b")
+    assert source.warnings == (
+        "classes that differ by case or spaces alone, each its own class: 'A' and 'a'",
+    )
+
+
+def test_thousands_of_classes(tmp_path):
+    touch(tmp_path, *(f"person_{number}/1.jpg" for number in range(3000)))
+    source = folder_source(str(tmp_path))
+    assert source.classes == tuple(f"person_{number}" for number in range(3000))
+
+
+def test_a_table_that_is_not_called_labels_is_pointed_at(tmp_path):
+    touch(tmp_path, "1.jpg", "2.jpg", "train.csv", "sample_submission.csv")
+    with pytest.raises(DataError, match=r"say so: data.labels: sample_submission.csv or train.csv$"):
+        folder_source(str(tmp_path))
+
+
+def test_a_table_in_place_of_its_folder(tmp_path):
+    touch(tmp_path, "train.csv")
+    with pytest.raises(
+        DataError, match=r"train.csv': is a table; name its folder .*, and the table in data.labels"
+    ):
+        folder_source(str(tmp_path / "train.csv"))
+
+
+def test_a_copy_that_dvc_made_says_so(tmp_path, monkeypatch):
+    touch(tmp_path, ".dvc/tmp/exps/tmp1/params.yaml")
+    monkeypatch.chdir(tmp_path / ".dvc/tmp/exps/tmp1")
+    with pytest.raises(DataError, match=r"no such folder.* holds only what git or DVC tracks: give an abs"):
+        folder_source("images")
+
+
+def test_a_class_name_of_two_lines(tmp_path):
+    touch(tmp_path, "a\nb/1.jpg", "c/1.jpg")
+    with pytest.raises(
+        DataError, match=r"class folder 'a\\nb' .*: its name holds a line break .*; rename it"
+    ):
+        folder_source(str(tmp_path))
+
+
 def test_class_name_that_is_not_text(tmp_path):
     touch(tmp_path, "cat\udcff/1.jpg", "dog/1.jpg")
-    with pytest.raises(DataError, match=r"class folder 'cat\\udcff' .* not valid UTF-8; rename it"):
+    with pytest.raises(
+        DataError,
+        match=r"class folder 'cat\\udcff' .* not valid UTF-8 or holds control characters; rename it",
+    ):
         folder_source(str(tmp_path))

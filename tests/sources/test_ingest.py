@@ -3,6 +3,7 @@
 import errno
 import io
 import json
+import pickle
 import subprocess
 import sys
 import tarfile
@@ -14,8 +15,10 @@ from PIL import Image
 
 from drtune.base.errors import DataError
 from drtune.base.files import sha256_of
-from drtune.data.card import read_card
+from drtune.data.card import data_sha256, read_card
 from drtune.data.packed import Split, open_split
+from drtune.data.settings import STANDARD
+from drtune.params import load
 from drtune.sources import ingest as module
 from drtune.sources.ingest import ingest
 from drtune.sources.settings import DataSettings
@@ -25,14 +28,8 @@ SHARED = ROOT.parent / "shared" / "data"
 
 
 def settings(**changes) -> DataSettings:
-    values = {
-        "source": "",
-        "shots": None,
-        "fraction": 1.0,
-        "seed": 0,
-        "on_bad_image": "error",
-    }
-    return DataSettings(**{**values, "val_fraction": 0.2, "test_fraction": 0.2, **changes})
+    values = {"source": "", "shots": None, "val_fraction": 0.2, "test_fraction": 0.2}
+    return load(ROOT / "params.yaml")[DataSettings].model_copy(update={**values, **changes})
 
 
 def picture(seed: int) -> bytes:
@@ -147,6 +144,130 @@ def test_leaks_are_counted(tmp_path):
     assert card.warnings == ("2 images of val or test also stand in train or val, byte for byte",)
 
 
+def test_what_pixels_mean_travels_with_the_set_and_into_the_identity_of_a_bank(zoo, tmp_path):
+    whole = run(zoo, tmp_path)
+    assert "reading" not in json.loads((tmp_path / "out/dataset.json").read_text()), "as shipped"
+    grey = run(zoo, tmp_path, colour="grey")
+    assert read_card(tmp_path / "out").reading == STANDARD.model_copy(update={"colour": "grey"})
+    assert whole.sha256 == grey.sha256
+    assert data_sha256(whole) != data_sha256(grey)
+    split = pickle.loads(pickle.dumps(open_split(tmp_path / "out", "train")))
+    pixels = np.asarray(split.image(0))
+    assert (pixels[..., 0] == pixels[..., 1]).all()
+    assert len(np.unique(pixels)) > 2
+
+
+def test_a_set_of_deep_grey_needs_its_range(tmp_path):
+    for name in ("ant", "bee"):
+        (tmp_path / "zoo" / name).mkdir(parents=True)
+        for number in range(3):
+            pixels = np.full((4, 4), 100.0 * number, np.float32)
+            Image.fromarray(pixels).save(tmp_path / "zoo" / name / f"{number}.tif")
+    with pytest.raises(DataError, match=r"ant/0\.tif: .*state theirs in data\.value_range: \[LOW, HIGH\]"):
+        run(tmp_path / "zoo", tmp_path)
+    card = run(tmp_path / "zoo", tmp_path, value_range=[0.0, 200.0])
+    assert card.modes == {"F": 6}
+    levels = {
+        int(np.asarray(open_split(tmp_path / "out", part).image(row))[0, 0, 0])
+        for part in Split
+        for row in range(card.counts[part])
+    }
+    assert levels == {0, 128, 255}
+
+
+def test_equal_images_stay_on_one_side_of_a_cut(tmp_path):
+    root = fill(tmp_path / "zoo", {"ant": 10, "bee": 10})
+    for path in list(root.rglob("*.png")):
+        path.with_name(f"{path.stem} (1).png").write_bytes(path.read_bytes())
+    card = run(root, tmp_path)
+    assert card.counts == {"train": 24, "val": 8, "test": 8}
+    assert (card.leaks.count, card.warnings) == (0, ())
+    for path in list((root / "ant").iterdir())[4:]:
+        path.unlink()
+    for path in list((root / "ant").iterdir())[1:]:
+        path.write_bytes(picture(0))
+    with pytest.raises(
+        DataError, match=r"test needs at least 3 different images in every class; .*: ant \([12]\)"
+    ):
+        run(root, tmp_path)
+
+
+def test_images_in_two_classes_are_named(zoo, tmp_path):
+    for number in range(4):
+        (zoo / "bee" / f"x{number}.png").write_bytes((zoo / "ant" / f"{number}.png").read_bytes())
+    card = run(zoo, tmp_path)
+    assert card.leaks.count == 0
+    assert card.warnings == (
+        "images that stand in several classes, byte for byte: 4 (ant/0.png = bee/x0.png, "
+        "ant/1.png = bee/x1.png, ant/2.png = bee/x2.png, ant/3.png = bee/x3.png)",
+    )
+    assert (card.conflicts.count, read_card(tmp_path / "out")) == (4, card)
+
+
+def test_groups_of_a_table_and_of_an_expression_are_kept_and_counted(tmp_path):
+    root = fill(tmp_path / "zoo", {"images": 60})
+    rows = [f"{number},{number % 2},p{number // 4}" for number in range(60)]
+    (root / "labels.csv").write_text("\n".join(["image,label,patient", *rows]))
+    card = run(root, tmp_path, group="patient")
+    assert card.groups == {"train": 9, "val": 3, "test": 3}
+    assert card.counts == {"train": 36, "val": 12, "test": 12}
+    assert card.split.startswith(
+        "labels.csv has no split; test: 0.2 of each class cut from train by whole groups "
+        "(column patient of labels.csv) by seed 0"
+    )
+    sides = [{int(Path(key).stem) // 4 for key in open_split(tmp_path / "out", s).ids} for s in Split]
+    assert sum(map(len, sides)) == len(set.union(*sides)) == 15
+    card = run(root, tmp_path, group=r"(\d)\.png$")
+    assert card.groups == {"train": 6, "val": 2, "test": 2}
+    assert r"(data.group (\d)\.png$)" in card.split
+
+
+def test_faults_of_groups_come_before_any_decoding(zoo, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "check_images", lambda *a: pytest.fail("decoded"))
+    with pytest.raises(DataError, match=r"cutting test needs at least 3 groups .*: ant \(2\), bee \(2\)"):
+        run(zoo, tmp_path, group=r"(\w+/1?)")
+
+
+def test_odd_names_come_through(tmp_path):
+    names = ["01", "NA", "null", "true", "1e3", "$x$", "a,b", "ä", "-1", "#", "A", "a"]
+    root = fill(tmp_path / "zoo", dict.fromkeys(names, 3))
+    (root / "01/0.png").rename(root / "01/line\nbreak .png")
+    card = run(root, tmp_path)
+    assert set(card.classes) == set(read_card(tmp_path / "out").classes) == set(names)
+    ids = [key for split in Split for key in open_split(tmp_path / "out", split).ids]
+    assert "01/line\\nbreak .png" in ids
+    assert card.warnings == ("classes that differ by case or spaces alone, each its own class: 'A' and 'a'",)
+
+
+def test_files_of_all_kinds_stand_in_one_set(tmp_path):
+    rows, columns = np.indices((3000, 4000))
+    photo = Image.fromarray(np.stack([rows // 12, columns // 16, 0 * rows + 90], -1).astype(np.uint8))
+    small = photo.resize((400, 300))
+    other = Image.new("RGB", small.size, "red")
+    for name in ("ant", "bee"):
+        place = tmp_path / "zoo" / name
+        place.mkdir(parents=True)
+        photo.save(place / f"{name}_12mp.jpg", quality=95)
+        small.convert("CMYK").save(place / "print.jpg", quality=95)
+        small.save(place / "new.avif", quality=95)
+        small.save(place / "moving.webp", save_all=True, append_images=[other], quality=95)
+        deep = np.asarray(small.convert("L")).astype(np.uint16) * 16 + len(name)
+        Image.fromarray(deep).save(place / "deep.tif")
+    for path in (tmp_path / "zoo/bee").iterdir():  # no two files alike
+        path.write_bytes(path.read_bytes() + b"\0")
+    card = run(tmp_path / "zoo", tmp_path, frames="first", value_range=[0.0, 4095.0])
+    assert card.modes == {"CMYK": 2, "I;16": 2, "RGB": 6}
+    assert card.warnings == ("files of several frames or pages, of which the first is taken: 2",)
+    splits = [open_split(tmp_path / "out", part) for part in Split]
+    found = {key: split.image(row) for split in splits for row, key in enumerate(split.ids)}
+    assert found["ant/ant_12mp.jpg"].size == (4000, 3000)
+    assert len(found) == 10
+    for key, image in found.items():
+        wanted = small.convert("L").convert("RGB") if "deep" in key else small
+        difference = np.abs(np.asarray(image.resize(small.size)).astype(int) - np.asarray(wanted))
+        assert difference.mean() < 4, key
+
+
 def test_bad_images_stop_everything_or_are_recorded(zoo, tmp_path):
     (zoo / "ant" / "z.jpg").write_bytes(b"")
     with pytest.raises(DataError, match=r"(?s)zoo: 1 image that cannot be used.*ant/z\.jpg: empty file"):
@@ -248,12 +369,13 @@ def test_real_folder(tmp_path):
 
 LIGHT = """
 import sys
+import json
 from pathlib import Path
 from drtune.sources.ingest import ingest
 from drtune.sources.settings import DataSettings
-values = dict(shots=1, fraction=1.0, val_fraction=0.2, test_fraction=0.2, seed=0, on_bad_image="error")
-for number, source in enumerate(sys.argv[2:]):
-    ingest(DataSettings(source=source, **values), Path(sys.argv[1]) / str(number), Path(sys.argv[1]))
+values = json.loads(sys.argv[3])
+for number, source in enumerate(json.loads(sys.argv[2])):
+    ingest(DataSettings(**{**values, "source": source}), Path(sys.argv[1]) / str(number), Path(sys.argv[1]))
 print([name for name in ("torch", "torchvision", "sklearn", "scipy", "timm") if name in sys.modules])
 """
 
@@ -267,7 +389,8 @@ def test_heavy_packages_are_not_imported(zoo, tmp_path):
         f"  - {{url: 'file://{tmp_path}/zoo.tar', sha256: {sha256_of(tmp_path / 'zoo.tar')}}}\n"
     )
     sources = [str(zoo), str(record), str(ROOT / "catalog/digits.yaml")]
-    command = [sys.executable, "-c", LIGHT, str(tmp_path / "packed"), *sources]
+    given = [json.dumps(sources), json.dumps(settings(shots=1).model_dump())]
+    command = [sys.executable, "-c", LIGHT, str(tmp_path / "packed"), *given]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
     cards = [read_card(tmp_path / "packed" / str(number)) for number in range(3)]

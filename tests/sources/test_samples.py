@@ -2,12 +2,13 @@
 
 import io
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from drtune.sources.samples import array_samples, file_sample, png_bytes, printable, read_file
+from drtune.sources.samples import array_samples, file_sample, is_text, png_bytes, printable, read_file
 
 
 def test_file_sample_keeps_the_bytes(tmp_path):
@@ -34,6 +35,23 @@ def test_pipe_is_not_read(tmp_path):
         read_file(tmp_path / "pipe")
 
 
+def test_a_device_is_not_opened(monkeypatch):
+    monkeypatch.setattr("builtins.open", lambda *_, **__: pytest.fail("opened"))
+    monkeypatch.setattr("io.open", lambda *_, **__: pytest.fail("opened"))
+    with pytest.raises(OSError, match="not a regular file"):
+        read_file(Path("/dev/zero"))
+
+
+def test_a_file_larger_than_any_picture_is_not_read(tmp_path):
+    with (tmp_path / "film.jpg").open("wb") as stream:
+        stream.truncate(5_000_000_000)  # sparse: it takes no room
+    with pytest.raises(OSError, match="5.0 GB, and a picture may have 1"):
+        read_file(tmp_path / "film.jpg")
+
+
 def test_printable():
     assert printable("é b") == "é b"
     assert printable("a\udcff") == "a?"
+    assert printable("a\nb\t") == "a\\nb\\t"
+    assert is_text("é\n")
+    assert not is_text("a\udcff")

@@ -11,6 +11,7 @@ import pytest
 from drtune.base.errors import ConfigError, DataError
 from drtune.data.packed import Split
 from drtune.sources.archives import MADE_FROM
+from drtune.sources.columns import Naming
 from drtune.sources.record import read_record
 from drtune.sources.sources import read_source
 
@@ -41,6 +42,17 @@ def test_folder(tmp_path):
     put(tmp_path / "pets.v2" / "dog" / "1.jpg", "y")
     source = read_source(str(tmp_path / "pets.v2"), tmp_path)
     assert (source.classes, source.name, source.title) == (("cat", "dog"), "pets.v2", "pets.v2")
+
+
+def test_a_table_in_a_folder_has_the_labels(tmp_path):
+    for name in ("cat/1.jpg", "dog/2.jpg", "labels.csv"):
+        put(tmp_path / "pets" / name, "image,label\n1,x\n2,y\n")
+    assert read_source(str(tmp_path / "pets"), tmp_path).classes == ("x", "y")
+    (tmp_path / "pets/labels.csv").rename(tmp_path / "pets/train.csv")
+    assert read_source(str(tmp_path / "pets"), tmp_path).classes == ("cat", "dog")
+    assert read_source(str(tmp_path / "pets"), tmp_path, None, Naming("train.csv")).classes == ("x", "y")
+    with pytest.raises(DataError, match=r"dtd\.yaml is a record, which has labels; leave both as shipped"):
+        read_source(str(CATALOG / "dtd.yaml"), tmp_path, None, Naming("train.csv"))
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def worst_mistakes(
     """Up to 36 wrongly classified images, each over its true and its predicted class.
 
     Args:
-        images: pictures of any mode, or arrays [H, W] or [H, W, 3 or 4] of uint8, the worst first.
+        images: pictures as they were decoded, RGB, or arrays [H, W] or [H, W, 3] of uint8, the worst first.
         truths: their true classes.
         predicted: the classes predicted for them.
         confidences: the probabilities of those predictions.
@@ -83,20 +83,8 @@ def fitted(image: Image.Image | np.ndarray, side: int) -> np.ndarray:
 
     Enlarging keeps the pixels visible as squares; shrinking smooths.
     """
-    picture = as_rgb(image if isinstance(image, Image.Image) else Image.fromarray(image))
+    picture = (image if isinstance(image, Image.Image) else Image.fromarray(image)).convert("RGB")
     scale = side / max(picture.size)
     size = (max(1, round(scale * picture.width)), max(1, round(scale * picture.height)))
     how = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS
     return np.asarray(picture.resize(size, how))
-
-
-def as_rgb(picture: Image.Image) -> Image.Image:
-    """Convert any mode; transparency becomes white, and deep greys are stretched over their range."""
-    if picture.mode.startswith("I") or picture.mode == "F":
-        grey = np.asarray(picture, dtype=np.float64)
-        span = max(float(np.ptp(grey)), 1e-12)
-        return Image.fromarray((255 * (grey - grey.min()) / span).astype(np.uint8)).convert("RGB")
-    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
-    return picture.convert("RGB")

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from drtune.base.settings import Count, Fraction, Positive, Settings
+from drtune.base.settings import Fraction, Positive, Settings, Size
 
 
 class BiTuningSettings(Settings):
@@ -10,7 +10,7 @@ class BiTuningSettings(Settings):
 
     weight: Positive
     temperature: Positive
-    queue_size: Count
+    queue_size: Size
     key_momentum: Fraction
-    projection_dim: Count
+    projection_dim: Size
     class_scores: Literal["cosine", "dot"]

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from drtune.base.settings import Count, Positive, Settings
+from drtune.base.settings import Positive, Settings, Size
 
 
 class CoreTuningSettings(Settings):
@@ -11,5 +11,5 @@ class CoreTuningSettings(Settings):
     eta: Positive
     alpha: Positive
     temperature: Positive
-    projection_dim: Count
+    projection_dim: Size
     faithful: Literal["paper", "official_code"]

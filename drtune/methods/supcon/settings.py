@@ -1,6 +1,6 @@
 """`methods.supcon` in params.yaml."""
 
-from drtune.base.settings import Count, Fraction, Positive, Settings
+from drtune.base.settings import Fraction, Positive, Settings, Size
 
 
 class SupConSettings(Settings):
@@ -8,4 +8,4 @@ class SupConSettings(Settings):
 
     weight: Fraction
     temperature: Positive
-    projection_dim: Count | None
+    projection_dim: Size | None

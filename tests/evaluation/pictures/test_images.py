@@ -68,21 +68,6 @@ def test_sizes_fit_the_tile(shape, expected):
     assert images.fitted(noise(*shape), 100).shape == (*expected, 3)
 
 
-def test_every_mode_becomes_rgb():
-    grey = Image.fromarray(noise(6, 6))
-    for mode in ("1", "L", "P", "RGB", "CMYK", "YCbCr", "HSV", "LAB", "LA", "RGBA", "I", "F"):
-        source = grey.convert("RGB").convert(mode) if mode in ("HSV", "LAB") else grey.convert(mode)
-        assert images.as_rgb(source).mode == "RGB"
-        assert images.as_rgb(source).size == (6, 6)
-
-
-def test_transparency_becomes_white_and_deep_greys_are_stretched():
-    clear = Image.new("RGBA", (2, 2), (255, 0, 0, 0))
-    assert np.asarray(images.as_rgb(clear)).min() == 255
-    deep = Image.fromarray(np.array([[100, 300], [500, 900]], dtype=np.uint16))
-    assert np.asarray(images.as_rgb(deep))[:, :, 0].tolist() == [[0, 63], [127, 255]]
-
-
 @pytest.mark.parametrize(
     ("count", "shape", "size"),
     [(1, (8, 8), (750, 427)), (7, (40, 300), (1597, 349)), (36, (28, 28), (1597, 2115))],
