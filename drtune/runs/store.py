@@ -139,18 +139,18 @@ def in_words(uri: str) -> Iterator[None]:
     except Exception as fault:
         if type(fault).__module__.split(".")[0] not in FOREIGN and not isinstance(fault, OSError):
             raise
-        where, words = scrub(uri), f"{scrub(uri)}: {answer(fault)}"
-        if not is_refusal(fault):
-            remedy = next((text for sign, text in REMEDIES.items() if re.search(sign, str(fault))), ELSE)
-            words += f"; {remedy.format(uri=where)}, {SAFE}"
-        raise TrackingError(words) from fault
+        where, said = scrub(uri), answer(fault)
+        if is_refusal(fault):
+            raise TrackingError(f"{where}: {said}") from fault
+        remedy = next((text for sign, text in REMEDIES.items() if re.search(sign, str(fault))), ELSE)
+        first = re.split(r"\. [A-Z]", said, maxsplit=1)[0]
+        raise TrackingError(f"{where}: {first}; {remedy.format(uri=where)}, {SAFE}") from fault
 
 
 def answer(error: BaseException) -> str:
-    """What a store said: its first sentence, without passwords."""
+    """What a store said, on one line and without passwords."""
     lines = [line for line in scrub(str(error.__cause__ or error)).splitlines() if line.strip()]
-    said = next((line for line in lines if not line.startswith("(raised as")), repr(error))
-    return re.split(r"\. [A-Z]", said, maxsplit=1)[0][:500]
+    return next((line[:500] for line in lines if not line.startswith("(raised as")), repr(error))
 
 
 class Worded:
