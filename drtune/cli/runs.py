@@ -30,11 +30,13 @@ def say(text: str, err: bool = False) -> None:
 
 @contextmanager
 def faults() -> Iterator[None]:
-    """Print a fault of the user without a trace and exit with 2."""
+    """Print a fault of the user without a trace and exit with 2; a signal unwinds what was begun."""
     from drtune.base.errors import DRTuneError
+    from drtune.runs.lifecycle import stopping
 
     try:
-        yield
+        with stopping():
+            yield
     except DRTuneError as fault:
         say(str(fault), err=True)
         raise typer.Exit(2) from None
@@ -59,12 +61,11 @@ def runs(
     from rich.console import Console
 
     from drtune.runs import listing
-    from drtune.runs.commits import stage_keys
 
     with faults():
         store = opened()
         if commit:
-            keys = {k: v for k, v in stage_keys(store.root, commit).items() if v.startswith(key)}
+            keys = {k: v for k, v in listing.stage_keys(store.root, commit).items() if v.startswith(key)}
             rows = [row for row in listing.runs_of_keys(store, keys) if fits(row.run, method)]
         else:
             rows = listing.chosen(store, key, method, limit)

@@ -199,6 +199,13 @@ def test_an_experiment_aside_runs_what_its_setting_touches_and_logs_into_the_sam
     assert (made["data/bank"], made["data/dataset"]) == (outs["data/bank"], outs["data/dataset"])
 
 
+def shapes(pipelines):
+    """What is equal when the same journals make a store anew: all but the ids of the runs."""
+    return [
+        (status, {name: (key, child) for name, (key, _, child) in held.items()}) for status, held in pipelines
+    ]
+
+
 def test_stages_from_the_cache_show_the_runs_that_made_them(repository):
     (status, shipped), (other_status, lighter) = repository.pipelines()
     assert status == other_status == "FINISHED"
@@ -213,9 +220,14 @@ def test_stages_from_the_cache_show_the_runs_that_made_them(repository):
     assert "0 adopted" in repository(*sync)
     assert repository.pipelines() == [(status, shipped), (status, lighter)]
 
-    store = repository.folder / "mlflow.db"
-    store.rename(store.with_suffix(".aside"))  # as in a fresh clone: DVC's cache, but no runs
+    store, journals = repository.folder / "mlflow.db", repository.folder / ".drtune/journal"
+    store.rename(store.with_suffix(".aside"))  # a store that is lost: the journals hold it all
     try:
+        assert f"journals: {len(runs)} shipped" in (said := repository(*sync))
+        assert "0 adopted" in said
+        assert shapes(repository.pipelines()) == shapes([(status, shipped), (status, lighter)])
+        store.unlink()
+        journals.rename(journals.with_name("aside"))  # as in a fresh clone: DVC's cache, but no runs
         assert "4 adopted" in repository(*sync)
         assert "0 adopted" in repository(*sync)
         ((status, adopted),) = repository.pipelines()
@@ -225,6 +237,8 @@ def test_stages_from_the_cache_show_the_runs_that_made_them(repository):
         assert {status for _, status, _ in repository.runs()} == {"FINISHED"}
     finally:
         store.with_suffix(".aside").rename(store)
+        shutil.rmtree(journals)
+        journals.with_name("aside").rename(journals)
     repository("git", "checkout", "--", ".")
     repository.dvc("checkout")
     assert repository.runs() == runs

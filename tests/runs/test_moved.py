@@ -8,7 +8,6 @@ import pytest
 from mlflow import MlflowClient
 
 from drtune.runs import moved, store
-from drtune.runs.mlflow_store import connect, experiment_of
 from drtune.runs.restore import forget, restore
 from drtune.runs.run_store import RunStore
 
@@ -17,8 +16,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader:sqlalchemy
 
 def filed(root):
     """A run of the store in `root` that holds a file, and a registered model of it."""
-    client = connect(store.store_uri(root), root)
-    run = client.create_run(experiment_of(client, store.store_uri(root), root, "toy/pipeline")).info
+    made = RunStore(root, make=True)
+    client, run = made.client, made.client.create_run(made.experiment("toy/pipeline")).info
     client.log_text(run.run_id, "held", "a b/#1.txt")
     client.create_registered_model("m")
     client.create_model_version("m", f"{run.artifact_uri}/a b", run.run_id)
@@ -40,7 +39,7 @@ def test_a_store_finds_its_files_where_it_is_now(root, tmp_path, way, caplog):
     run, there = filed(root), tmp_path / "what? 50%41" / "mlruns" / "ñ#"
     there.parent.mkdir(parents=True)
     way(root, there)
-    client = connect(store.store_uri(there), there)
+    client = RunStore(there, make=True).client
     assert f"the project was at {root}: its runs find their files in {there} now" in caplog.text
     assert client.list_artifacts(run, "a b")[0].path == "a b/#1.txt"
     assert client.get_model_version_download_uri("m", "1").startswith(there.as_uri())
