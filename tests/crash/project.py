@@ -41,7 +41,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "runtime": {"device": "cpu", "threads": 1, "workers": 0},
     "study": {"trials": 2, "sampler": "random", "pruner": "none", "seed": 1},
 }
-SPACE = {"train.lr_head": {"low": 0.01, "high": 1.0}}
+SPACE = {"train.lr_head": [0.25, 0.5]}
 COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40)}
 LONGEST_SECONDS = 300.0
 STORE_AWAY = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
