@@ -44,7 +44,7 @@ def files(folder: Path) -> dict[str, str]:
     found = {}
     for name in OURS:
         for path in [folder / name, *(folder / name).rglob("*")]:
-            if path.is_file() or path.is_symlink():
+            if (path.is_file() or path.is_symlink()) and "/.dvc/tmp/" not in str(path):
                 content = "" if path.name in UNLIKE or path.suffix == ".pyc" else md5(path)
                 found[str(path.relative_to(folder))] = content
     return found
