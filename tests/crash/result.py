@@ -22,7 +22,7 @@ TELLING = (
     "drtune.stage_key",
     "drtune.key.",
     "dvc.outs",
-    "optuna.",
+    "optuna.state",
     "git.commit",
 )
 """Beginnings of the tags that are compared."""
