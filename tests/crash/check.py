@@ -192,9 +192,7 @@ class Check:
         for name, content in files(self.project.folder).items():
             if ".half/" not in name and content not in (before.get(name), want["files"].get(name)):
                 faults.append(f"half-written: {name}")
-        if (
-            ended.code or mode == "full"
-        ):  # on a full disk DVC too fails, and what was said is to be done again
+        if ended.code or mode == "full":  # on a full disk DVC fails too
             if scenario.out:
                 shutil.rmtree(self.project.folder / scenario.out, ignore_errors=True)
             again = self.run(
