@@ -23,7 +23,7 @@ IN_IMAGE = docker run --rm --user "$$(id -u):$$(id -g)" --volume "$(CURDIR):$(CU
   --shm-size 2g --stop-timeout 30 --env USER --env MLFLOW_TRACKING_URI \
   --env DRTUNE_IMAGE="$$(docker image inspect --format '{{.Id}}' $(IMAGE))" $(DOCKER_FLAGS) $(IMAGE)
 
-.PHONY: audit sbom help repro test check in-step report pretrain lock clean docker-build docker-run docker-report docker-verify image
+.PHONY: audit sbom help repro test crash-check check in-step report pretrain lock clean docker-build docker-run docker-report docker-verify image
 help: ## what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
@@ -33,6 +33,9 @@ repro: $(READY) ## data, bank, DR-Tune model, metrics, plots and MLflow runs (dv
 
 test: $(READY) ## the whole test suite
 	@python -m pytest
+
+crash-check: $(READY) ## crash at every write of every stage and command, go on, compare; hours, needs cc
+	@python tests/crash/check.py
 
 check: $(READY) ## ruff and mypy
 	@ruff check . && ruff format --check . && mypy

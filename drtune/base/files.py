@@ -1,6 +1,8 @@
 """Write aside and rename; content hashes; JSON with stable bytes."""
 
 import errno
+import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -8,15 +10,17 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from drtune.base.errors import UntrustedError
 
 LONGEST_NAME, LONGEST_PART, MOST_PARTS = 4096, 255, 200
-REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
-"""A full disk, a used-up quota, a read-only file system, a lack of rights."""
+HALF = ".half"
+"""Ends the name of a folder in which something is made before it is renamed."""
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO)
+"""A full disk, a used-up quota, a read-only file system, a lack of rights, a disk that breaks."""
 
 
 def refusal_of_disk(fault: BaseException) -> str | None:
@@ -41,18 +45,39 @@ def replacing(target: Path) -> Iterator[Path]:
     """Yield a path beside `target`; on success it replaces `target`, on failure nothing is left.
 
     The yielded path does not exist yet: make a file or a folder there. A folder at `target` is removed
-    first, because rename cannot replace a folder that holds files.
+    first, because rename cannot replace a folder that holds files. What a killed process had made for the
+    same target is removed before.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    remove_halves(target)
+    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=HALF, dir=target.parent))
     fresh = aside / target.name
-    try:
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, aside, ignore_errors=True)
+        locked(aside, stack)
         yield fresh
         if target.is_dir() and not target.is_symlink():
             shutil.rmtree(target)
         os.replace(fresh, target)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+
+
+def remove_halves(target: Path) -> None:
+    """Remove what processes that are dead had made for a target; one that lives holds its folder."""
+    for half in target.parent.glob(f".{glob.escape(target.name)}.*{HALF}"):
+        with suppress(FileNotFoundError), ExitStack() as stack:  # its process has just ended
+            if locked(half, stack):
+                shutil.rmtree(half, ignore_errors=True)
+
+
+def locked(folder: Path, stack: ExitStack) -> bool:
+    """Hold a folder until the stack or this process ends; False where another process holds it."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
+    stack.callback(os.close, descriptor)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # that, or a file system without locks
+        return False
+    return True
 
 
 def sha256_of(path: Path) -> str:

@@ -4,7 +4,7 @@ import os
 import pytest
 from safetensors import SafetensorError
 
-from drtune.base.files import read_json, refusal_of_disk, replacing, sha256_of, write_json
+from drtune.base.files import HALF, read_json, refusal_of_disk, replacing, sha256_of, write_json
 
 
 def test_replacing_puts_the_new_file_in_place(tmp_path):
@@ -41,6 +41,27 @@ def test_replacing_a_folder_removes_what_was_in_it(tmp_path):
     assert [p.name for p in target.iterdir()] == ["new"]
 
 
+def test_what_a_killed_process_made_aside_goes_and_what_a_living_one_makes_stays(tmp_path):
+    ready, go_on = os.pipe(), os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        with replacing(tmp_path / "a[1].txt") as fresh:
+            fresh.write_text("half")
+            os.write(ready[1], b"x")
+            os.read(go_on[0], 1)
+            os._exit(9)
+    os.read(ready[0], 1)
+    write_json(tmp_path / "a[1].txt", 1)
+    (half,) = tmp_path.glob(f".*{HALF}")
+    os.write(go_on[1], b"x")
+    os.waitpid(pid, 0)
+    other = tmp_path / f".b.txt.abc12345{HALF}"
+    other.mkdir()
+    write_json(tmp_path / "a[1].txt", 2)
+    assert not half.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [other.name, "a[1].txt"]
+
+
 def test_a_full_disk_is_recognised_behind_the_errors_of_libraries():
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     hiding = RuntimeError("[enforce fail at inline_container.cc:671] . unexpected pos 704 vs 598")
@@ -55,6 +76,7 @@ def test_other_refusals_name_the_file_and_other_faults_are_none():
         refusal_of_disk(PermissionError(errno.EACCES, "Permission denied", "a/b")) == "Permission denied: a/b"
     )
     assert refusal_of_disk(OSError(errno.EROFS, os.strerror(errno.EROFS), "x")) == "Read-only file system: x"
+    assert refusal_of_disk(OSError(errno.EIO, os.strerror(errno.EIO))) == "Input/output error"
     assert refusal_of_disk(FileNotFoundError(errno.ENOENT, "No such file or directory", "x")) is None
     assert refusal_of_disk(ValueError("no")) is None
 
