@@ -1,6 +1,7 @@
 """The first figures that a reader sees are those of the committed metrics."""
 
 import json
+import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -21,3 +22,11 @@ def test_own_images_are_one_command_on_the_first_screen():
     first = (ROOT / "README.md").read_text().splitlines()[:40]
     assert any(line.startswith("$ git clone") for line in first[:12])
     assert any(line.startswith("$ dvc exp run -S data.source=") for line in first)
+
+
+def test_the_walks_name_files_that_are_there_and_count_them():
+    walks = (ROOT / "CONTRIBUTING.md").read_text().split("## Three walks")[1].split("\n## ")[0]
+    for walk in re.split(r"\n\d\. ", walks)[1:]:
+        files = set(re.findall(r"`([\w/]+\.py)`", walk))
+        assert all((ROOT / "drtune" / file).is_file() for file in files)
+        assert f"{len(files)} files" in walk
