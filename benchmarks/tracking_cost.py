@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from drtune.base.settings import Params
-from drtune.runs.journal import Journal, Shipper
+from drtune.runs.journal import Shipper, header, journal_folder, open_journal
 from drtune.runs.mlflow_run import MlflowTarget
-from drtune.runs.mlflow_store import connect
 from drtune.runs.run import StageRun
+from drtune.runs.run_store import RunStore
 
 VALUES = {
     "step/loss": 2.31,
@@ -38,11 +38,9 @@ PART = 50
 
 def cost(root: Path, uri: str, steps: int) -> tuple[float, float]:
     """Microseconds a step: the mean, and the worst group of 50 divided by 50; shipping goes on meanwhile."""
-    journal = Journal(
-        root / ".drtune/journal/run.jsonl",
-        {"project": "cost", "name": "train", "tags": {}, "stage_key": "", "resume": False},
-    )
-    run = StageRun(journal, Shipper(journal.path, MlflowTarget(uri, root), every=0.5), lambda: "")
+    os.environ["MLFLOW_TRACKING_URI"] = uri
+    journal = open_journal(journal_folder(root), "", False, header("cost", "train", "train", {}))
+    run = StageRun(journal, Shipper(journal.path, MlflowTarget(root), every=0.5), lambda: "")
     run.begin({})
     run.shipper.first_round.wait(PATIENCE)
     spent = []
@@ -117,7 +115,8 @@ def main() -> None:
             root = Path(folder)
             uri = f"sqlite:///{root}/mlflow.db" if name == "sqlite" else "http://127.0.0.1:9"
             if name == "sqlite":
-                connect(uri, root)  # MLflow takes seconds to make its tables
+                os.environ["MLFLOW_TRACKING_URI"] = uri
+                RunStore(root, make=True).client  # noqa: B018  (MLflow takes seconds to make its tables)
             mean, worst = cost(root, uri, steps)
         share = mean / 1e6 / STEP_SECONDS
         print(

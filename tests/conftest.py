@@ -117,7 +117,7 @@ def copy_code():
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory) -> Path:
     """An MLflow store without runs, made once: MLflow takes seconds to make its tables."""
-    from drtune.runs.mlflow_store import prepare_database
+    from drtune.runs.run_store import prepare_database
 
     folder = tmp_path_factory.mktemp("store")
     prepare_database(folder / "mlflow.db", folder)

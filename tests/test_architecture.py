@@ -33,9 +33,8 @@ RUNS_STAGES = {"drtune.studies.trial"}
 ALLOWED_IN = {
     "mlflow": {
         "drtune.runs.mlflow_run",
-        "drtune.runs.mlflow_store",
         "drtune.runs.run_store",
-        "drtune.serving.materialize",
+        "drtune.serving.registry",
         "drtune.serving.pyfunc",  # what a served request may not hold is answered as MLflow answers
     },
     "optuna": {

@@ -23,11 +23,13 @@ Alias = Annotated[str, typer.Option("--alias", help="name for this version, `cha
 
 @contextmanager
 def faults() -> Iterator[None]:
-    """Print a fault of the user without a trace and exit with 2."""
+    """Print a fault of the user without a trace and exit with 2; a signal unwinds what was begun."""
     from drtune.base.errors import DRTuneError
+    from drtune.runs.lifecycle import stopping
 
     try:
-        yield
+        with stopping():
+            yield
     except DRTuneError as fault:
         typer.echo(str(fault), err=True)
         raise typer.Exit(2) from None
@@ -52,7 +54,7 @@ def runs(
     from rich.console import Console
 
     from drtune.runs import listing
-    from drtune.runs.commits import stage_keys
+    from drtune.runs.listing import stage_keys
 
     with faults():
         store = opened()

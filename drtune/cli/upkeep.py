@@ -25,14 +25,17 @@ def sync() -> None:
     typer.echo(f"runs: {len(done.ended)} dead ones ended, {len(done.adopted)} adopted from dvc.lock")
     if done.link:
         typer.echo(f"pipeline: {done.link}")
-    for path, reason in done.left.items():
+    for stage, run in done.deleted.items():
+        back = f"bring it back with `mlflow runs restore --run-id {run}`"
+        typer.echo(f"{stage}: its run {run[:8]} was deleted; {back}", err=True)
+    for path, reason in {**done.torn, **done.left}.items():
         typer.echo(f"{path}: {reason}", err=True)
     if done.left:
         raise typer.Exit(1)
 
 
 def doctor() -> None:
-    """Look at everything around the runs; exit code 1 where something is at fault."""
+    """Look at everything around the runs; exit code 1 where something is at fault, 2 where the store is."""
     from drtune.runs.doctor import FAULT, examine
     from drtune.runs.naming import PROJECT
     from drtune.runs.stage_key import store_root
@@ -42,8 +45,8 @@ def doctor() -> None:
         typer.echo(f"{finding.level:<5}  {finding.about:<16}  {finding.found}")
         if finding.remedy:
             typer.echo(f"{'':<25}  {finding.remedy}")
-    if any(finding.level == FAULT for finding in findings):
-        raise typer.Exit(1)
+    if faults := [finding.about for finding in findings if finding.level == FAULT]:
+        raise typer.Exit(2 if "store" in faults else 1)
 
 
 def gc(dry_run: DryRun = False, unfinished: Unfinished = False) -> None:

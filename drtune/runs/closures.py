@@ -11,18 +11,12 @@ from pathlib import Path
 from drtune.params import SETTINGS
 
 ROOT = Path(__file__).resolve().parents[2]
-TOPS = ("drtune", "pipeline")
 LOADER = "drtune.training.contract"
 """The module that imports a method by the name of its folder."""
 
 
 def stage_code(stage: str, method: str = "${train.method}") -> set[str]:
-    """Paths below the project that hold the code of a stage: files of pipeline/ and folders of drtune/.
-
-    Args:
-        stage: `download`, `extract`, `train` or `evaluate`.
-        method: as the folder of a stage that trains is spelled; it stands for each method in turn.
-    """
+    """Files of pipeline/ and folders of drtune/ with a stage's code; `method`: how its folder is spelled."""
     names = closure(f"pipeline.{stage}")
     places = {place_of(name) for name in names}
     if LOADER not in names:
@@ -44,12 +38,11 @@ def place_of(name: str) -> str:
 @cache
 def modules() -> dict[str, Path]:
     """Dotted name -> file of every module of the project."""
-    found = {}
-    for top in TOPS:
-        for path in sorted((ROOT / top).rglob("*.py")):
-            parts = path.relative_to(ROOT).with_suffix("").parts
-            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return found
+    paths = [path for top in ("drtune", "pipeline") for path in sorted((ROOT / top).rglob("*.py"))]
+    names = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in paths
+    ]
+    return dict(zip(names, paths, strict=True))
 
 
 @cache
@@ -66,8 +59,7 @@ def imported(name: str) -> frozenset[str]:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            names.add(str(node.module))
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
     return frozenset(names)
 
 
@@ -85,8 +77,7 @@ def closure(start: str) -> set[str]:
     """Every module of ours, with `start`, whose code runs when `start` is imported."""
     seen, waiting = set(), [start]
     while waiting:
-        name = waiting.pop()
-        if name not in seen:
+        if (name := waiting.pop()) not in seen:
             seen.add(name)
             waiting += edges(name)
     return seen

@@ -2,24 +2,11 @@
 
 import sys
 import time
-from collections.abc import Iterable
 from datetime import timedelta
 
-from rich.console import RenderableType
 from rich.progress import BarColumn, Progress, TextColumn
-from rich.text import Text
 
 SECONDS, PLAIN_SECONDS = 0.1, 5.0  # at least between two states of the bar, and between two plain lines
-
-
-class Lines(Progress):
-    """A bar with a line of words under it."""
-
-    note = ""
-
-    def get_renderables(self) -> Iterable[RenderableType]:
-        """The bar, then the words."""
-        yield from (self.make_tasks_table(self.tasks), Text(self.note, style="dim"))
 
 
 class Bar:
@@ -31,8 +18,8 @@ class Bar:
     def __init__(self, label: str, unit: str, scale: float = 1.0) -> None:
         self.label, self.unit, self.scale, self.note, self.last = label, unit, scale, "", 0
         self.begun: tuple[float, int] | None = None
-        columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}")
-        self.bar = Lines(*columns) if sys.stdout.isatty() else None
+        columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}")]
+        self.bar = Progress(*columns) if sys.stdout.isatty() else None
 
     def __enter__(self) -> "Bar":
         return self
@@ -48,14 +35,14 @@ class Bar:
         self.last = done
         if now - self.shown < (PLAIN_SECONDS if self.bar is None else SECONDS) and done != total:
             return
-        self.shown, state = now, self.state(now, done, total)
+        self.shown, state, words = now, self._state(now, done, total), label or self.label
         if self.bar is None:
-            print(f"{label or self.label}: {state}  {self.note}".rstrip(), flush=True)
+            print(f"{words}: {state}  {self.note}".rstrip(), flush=True)
         else:
-            self.bar.note, of, words = self.note, total or None, label or self.label
-            self.bar.update(self.task, completed=done, total=of, description=words, state=state)
+            state = f"{state}\n{self.note}".rstrip()
+            self.bar.update(self.task, completed=done, total=total or None, description=words, state=state)
 
-    def state(self, now: float, done: int, total: int) -> str:
+    def _state(self, now: float, done: int, total: int) -> str:
         """'475/3,000 images  115 images/s  0:00:22 left', as far as it is known."""
         started, first = self.begun or (now, done)
         of_all = f"/{total * self.scale:,.0f}" if total else ""

@@ -3,27 +3,29 @@
 import importlib.metadata
 import json
 import os
+import platform
 import shutil
 import sqlite3
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 from packaging.requirements import Requirement
 from packaging.version import Version
 
 from drtune.base.cards import cards
+from drtune.base.errors import TrackingError
 from drtune.runs import store
-from drtune.runs.journal import ENDED, claim, journal_folder, last_status, release, unsent
-from drtune.runs.lifecycle import LOCK
-from drtune.runs.mlflow_store import connect, dead_runs
+from drtune.runs.journal import ENDED, header_of, journals_in, last_status, unsent
+from drtune.runs.lifecycle import LOCK, claim, holder_of, release
 from drtune.runs.naming import experiment_name
 from drtune.runs.record import git
-from drtune.runs.sync import journals_in
+from drtune.runs.run_store import RunStore, has_content
 
 OK, NOTE, FAULT = "ok", "note", "FAULT"
 LOW_DISK, NO_DISK = 5e9, 1e9
@@ -31,8 +33,7 @@ LOW_DISK, NO_DISK = 5e9, 1e9
 DVC_SECONDS = 300.0
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """One thing looked at: `level` ok, note or FAULT; what was found; what to do about it."""
 
     level: str
@@ -41,47 +42,31 @@ class Finding:
     remedy: str = ""
 
 
-def examine(root: Path, folder: Path, project: str) -> list[Finding]:
-    """Look at everything; changes nothing.
+def _either(about: str, wrong: str, right: str, remedy: str, level: str = FAULT) -> Finding:
+    """What is wrong with the remedy, or what is right where nothing is."""
+    return Finding(level, about, wrong, remedy) if wrong else Finding(OK, about, right)
 
-    Args:
-        root: folder of the store and the journals.
-        folder: holds dvc.yaml and dvc.lock.
-        project: runs are in the experiment `<project>/pipeline`.
-    """
-    looks: list[Callable[[], Iterator[Finding]]] = [
-        packages,
-        device,
-        lambda: version_control(folder),
-        lambda: in_step(folder),
-        lambda: tracking_store(root, project),
-        lambda: journals(root),
-        lambda: locks(root),
-        telemetry,
-        lambda: disk(root),
-    ]
-    return [finding for look in looks for finding in look()]
+
+def examine(root: Path, folder: Path, project: str) -> list[Finding]:
+    """Look at everything around the store of `root` and the dvc.yaml of `folder`; changes nothing."""
+    own = chain(packages(), device(), version_control(folder), in_step(folder))
+    return [*own, *tracking_store(root, project), *journals(root), *locks(root), *telemetry(), *disk(root)]
 
 
 def packages() -> Iterator[Finding]:
     """Whether the installed packages are those that this project asks for."""
     wrong = []
-    for text in importlib.metadata.requires("drtune-pipeline") or []:
-        wanted = Requirement(text)
+    for wanted in map(Requirement, importlib.metadata.requires("drtune-pipeline") or []):
         if wanted.marker and not wanted.marker.evaluate({"extra": ""}):
             continue
         try:
             found = importlib.metadata.version(wanted.name)
+            if not wanted.specifier.contains(Version(found).public, prereleases=True):
+                wrong.append(f"{wanted.name} is {found}, wanted {wanted.specifier}")
         except importlib.metadata.PackageNotFoundError:
             wrong.append(f"{wanted.name} is missing")
-            continue
-        if not wanted.specifier.contains(Version(found).public, prereleases=True):
-            wrong.append(f"{wanted.name} is {found}, wanted {wanted.specifier}")
-    python = ".".join(map(str, sys.version_info[:3]))
-    if wrong:
-        yield Finding(FAULT, "packages", "; ".join(wrong), "install requirements.lock again: `make repro`")
-    else:
-        yield Finding(OK, "packages", f"Python {python}, all that the project asks for")
+    right = f"Python {platform.python_version()}, all that the project asks for"
+    yield _either("packages", "; ".join(wrong), right, "install requirements.lock again: `make repro`")
 
 
 def device() -> Iterator[Finding]:
@@ -98,15 +83,12 @@ def device() -> Iterator[Finding]:
 
 def version_control(folder: Path) -> Iterator[Finding]:
     """Whether runs can name their code."""
-    if commit := git(folder, "rev-parse", "--short", "HEAD").strip():
-        yield Finding(OK, "git", f"commit {commit}")
-    elif (folder / ".git").exists():
-        remedy = (
-            "commit once; where git calls the owner dubious: `git config --global --add safe.directory '*'`"
-        )
-        yield Finding(FAULT, "git", f"{folder}: no commit can be read", remedy)
-    else:
-        yield Finding(FAULT, "git", f"{folder} is no git repository", "`git init` and commit, or `dvc` fails")
+    commit = git(folder, "rev-parse", "--short", "HEAD").strip()
+    wrong, remedy = f"{folder} is no git repository", "`git init` and commit, or `dvc` fails"
+    if (folder / ".git").exists():
+        wrong, remedy = f"{folder}: no commit can be read", "commit once; where git calls the owner dubious: "
+        remedy += "`git config --global --add safe.directory '*'`"
+    yield _either("git", "" if commit else wrong, f"commit {commit}", remedy)
 
 
 def in_step(folder: Path) -> Iterator[Finding]:
@@ -114,129 +96,111 @@ def in_step(folder: Path) -> Iterator[Finding]:
     if not (folder / "dvc.lock").exists():
         yield Finding(NOTE, "dvc.lock", "there is none yet", "`dvc repro` makes it")
         return
-    command = [sys.executable, "-m", "dvc", "status", "--json"]
     try:
-        done = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, timeout=DVC_SECONDS, check=False
-        )
-        changed = [name for name in json.loads(done.stdout) if ":" not in name]  # stages of this dvc.yaml
+        changed = ", ".join(name for name in json.loads(_dvc(folder, "status", "--json")) if ":" not in name)
+        wrong = f"not in step: {changed}" if changed else ""
+        yield _either("dvc.lock", wrong, "in step with code, settings and data", "`dvc repro`", NOTE)
     except (OSError, ValueError, subprocess.TimeoutExpired):
         yield Finding(FAULT, "dvc.lock", "`dvc status` fails", "run it by hand and mend what it says")
-        return
-    if changed:
-        yield Finding(NOTE, "dvc.lock", f"not in step: {', '.join(changed)}", "`dvc repro`")
-    else:
-        yield Finding(OK, "dvc.lock", "in step with code, settings and data")
+
+
+def _dvc(folder: Path, *words: str) -> str:
+    command = [sys.executable, "-m", "dvc", *words]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=DVC_SECONDS).stdout
 
 
 def tracking_store(root: Path, project: str) -> Iterator[Finding]:
     """Whether the store answers, has this version's tables, keeps a write-ahead log, and tells the truth."""
     uri = store.store_uri(root)
-    shown, database = store.scrub(uri), store.sqlite_path(uri)
-    if database and not database.exists():
-        yield Finding(NOTE, "store", f"{shown}: there is none yet", "the first stage makes it")
+    database = store.sqlite_path(uri)
+    if database and not has_content(database):
+        remedy = "the first stage makes it, and `drtune sync` from the journals of earlier runs"
+        yield Finding(NOTE, "store", f"{uri}: there is none yet", remedy)
         return
     try:
-        store.check_reachable(uri)
-        yield from write_ahead_log(database) if database else server_version(uri)
-        client = connect(uri, root)
-        experiment = client.get_experiment_by_name(experiment_name(project))
-        dead = dead_runs(client, experiment.experiment_id, journal_folder(root)) if experiment else {}
-    except Exception as error:
-        reason = store.scrub(str(error)).split("\n")[0]
-        remedy = "start it, or change MLFLOW_TRACKING_URI; after an update of MLflow: `mlflow db upgrade`"
-        yield Finding(FAULT, "store", f"{shown}: {reason}", remedy)
+        found = RunStore(root, project=project)
+        with store.in_words(uri):
+            yield from write_ahead_log(database) if database else server_version(uri)
+        list(found.search(limit=1))
+        experiment = found.client.get_experiment_by_name(experiment_name(project))
+        dead = found.dead_runs(experiment.experiment_id) if experiment else {}
+    except TrackingError as fault:
+        said, _, remedy = str(fault).partition("; ")
+        yield Finding(FAULT, "store", said, remedy)
         return
-    yield Finding(OK, "store", f"{shown} answers")
-    if dead:
-        runs = ", ".join(run[:8] for run in dead)
-        yield Finding(
-            FAULT, "runs", f"{len(dead)} say RUNNING and are dead: {runs}", "`drtune sync` ends them"
-        )
-    else:
-        yield Finding(OK, "runs", "every RUNNING run has a living process")
+    yield Finding(OK, "store", f"{store.scrub(uri)} answers")
+    wrong = f"{len(dead)} say RUNNING and are dead: {', '.join(run[:8] for run in dead)}" if dead else ""
+    yield _either("runs", wrong, "every RUNNING run has a living process", "`drtune sync` ends them")
 
 
 def write_ahead_log(database: Path) -> Iterator[Finding]:
-    """Readers and writers of a sqlite store block each other without it."""
+    """Readers and writers of a sqlite store block each other without it; a damaged file is found here."""
     with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
         (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
-    if mode == "wal":
-        yield Finding(OK, "write-ahead log", "on")
-    else:
-        yield Finding(FAULT, "write-ahead log", f"journal_mode is {mode}", "`drtune sync` sets it")
+        (sound,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if sound != "ok":
+        raise sqlite3.DatabaseError(f"database disk image is malformed: {sound}")
+    wrong = "" if mode == "wal" else f"journal_mode is {mode}"
+    yield _either("write-ahead log", wrong, "on", "`drtune sync` sets it")
 
 
 def server_version(uri: str) -> Iterator[Finding]:
     """Whether a server has the MLflow that this environment has."""
-    if not store.is_server(uri) or uri.startswith("databricks"):
-        return
-    here = importlib.metadata.version("mlflow")
-    with urllib.request.urlopen(
-        f"{store.scrub(uri).rstrip('/')}/version", timeout=store.PROBE_SECONDS
-    ) as answer:
-        there = answer.read().decode(errors="replace").strip()
-    if there.split(".")[:2] == here.split(".")[:2]:
-        yield Finding(OK, "store version", f"MLflow {there}")
-    else:
+    if uri.startswith("http"):
+        here, page = importlib.metadata.version("mlflow"), f"{store.scrub(uri).rstrip('/')}/version"
+        with urllib.request.urlopen(page, timeout=store.PROBE_SECONDS) as answer:
+            there = answer.read().decode(errors="replace").strip()
+        other = there.split(".")[:2] != here.split(".")[:2]
+        wrong = f"the server has MLflow {there}, this environment {here}" if other else ""
         remedy = "install the same minor version on both sides"
-        yield Finding(
-            NOTE, "store version", f"the server has MLflow {there}, this environment {here}", remedy
-        )
+        yield _either("store version", wrong, f"MLflow {there}", remedy, NOTE)
 
 
 def journals(root: Path) -> Iterator[Finding]:
     """Whether every journal of an ended process is in the store, with its end."""
-    waiting, busy, cut = 0, 0, 0
+    waiting, busy, cut, torn = 0, 0, 0, 0
     for path in journals_in(root):
-        descriptor = claim(path)
-        if descriptor is None:
+        if (descriptor := claim(path)) is None:
             busy += 1
             continue
-        waiting += unsent(path) > 0
-        cut += last_status(path) not in ENDED
+        whole = header_of(path) is not None
+        torn += not whole
+        waiting += whole and unsent(path) > 0
+        cut += whole and last_status(path) not in ENDED
         release(descriptor)
-    if waiting or cut:
-        found = f"{waiting} not shipped completely, {cut} of killed processes"
-        yield Finding(FAULT, "journals", found, "`drtune sync` ships and ends them")
-    else:
-        yield Finding(OK, "journals", f"all shipped; {busy} in use")
+    found = f"{waiting} not shipped completely, {cut} of killed processes" + f", {torn} torn" * bool(torn)
+    remedy = "`drtune sync` ships and ends them, and puts torn ones aside"
+    wrong = found if waiting or cut or torn else ""
+    yield _either("journals", wrong, f"all shipped; {busy} in use", remedy)
 
 
 def locks(root: Path) -> Iterator[Finding]:
     """Which checkpoints are held, and whether a checkpoint waits for its training to go on."""
     held, waiting = [], 0
-    for folder in sorted((root / ".drtune" / "ckpt").glob("*/")):
-        descriptor = claim(folder / LOCK) if (folder / LOCK).exists() else None
-        if descriptor is None and (folder / LOCK).exists():
-            held.append(f"{folder.name[:12]} by pid {(folder / LOCK).read_text().strip()}")
-        elif descriptor is not None:
-            waiting += len(os.listdir(folder)) > 1
+    for lock in sorted((root / ".drtune" / "ckpt").glob(f"*/{LOCK}")):
+        if lock.is_symlink():
+            continue
+        if (descriptor := claim(lock)) is None:
+            held.append(f"{lock.parent.name[:12]} by pid {holder_of(lock.parent)}")
+        else:
+            waiting += len(os.listdir(lock.parent)) > 1
             release(descriptor)
-    text = f"held: {', '.join(held)}" if held else "none held"
-    yield Finding(OK, "locks", text)
+    yield Finding(OK, "locks", f"held: {', '.join(held)}" if held else "none held")
     if waiting:
-        found = f"{waiting} left by trainings that were stopped"
-        yield Finding(
-            NOTE, "checkpoints", found, "`dvc repro` goes on from them; `drtune gc` clears finished ones"
-        )
+        remedy = "`dvc repro` goes on from them; `drtune gc` clears finished ones"
+        yield Finding(NOTE, "checkpoints", f"{waiting} left by trainings that were stopped", remedy)
 
 
 def telemetry() -> Iterator[Finding]:
     """Whether a tool reports its use to its makers."""
     store.set_defaults()
-    said = [name for name in ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK") if is_on(name)]
-    if said:
-        yield Finding(OK, "telemetry", f"MLflow's is off in all stages ({said[0]})")
-    else:
-        remedy = "unset MLFLOW_DISABLE_TELEMETRY or set it to true"
-        yield Finding(NOTE, "telemetry", "MLflow's is on, because the environment says so", remedy)
-    command = [sys.executable, "-m", "dvc", "config", "core.analytics"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=DVC_SECONDS, check=False)
-    if done.stdout.strip() == "false" or is_on("DVC_NO_ANALYTICS"):
-        yield Finding(OK, "analytics", "DVC's are off")
-    else:
-        yield Finding(NOTE, "analytics", "DVC's are on", "`dvc config core.analytics false`")
+    off = [name for name in ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK") if is_on(name)]
+    wrong = "" if off else "MLflow's is on, because the environment says so"
+    remedy = "unset MLFLOW_DISABLE_TELEMETRY or set it to true"
+    yield _either("telemetry", wrong, f"MLflow's is off in all stages ({', '.join(off)})", remedy, NOTE)
+    quiet = is_on("DVC_NO_ANALYTICS") or _dvc(Path.cwd(), "config", "core.analytics").strip() == "false"
+    remedy = "`dvc config core.analytics false`"
+    yield _either("analytics", "" if quiet else "DVC's are on", "DVC's are off", remedy, NOTE)
 
 
 def is_on(name: str) -> bool:

@@ -5,15 +5,14 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
 from drtune.base.errors import TrainingError
-from drtune.runs.journal import ENDED, claim, entries_of, journal_folder, last_status, release, unsent
-from drtune.runs.lifecycle import LOCK, clear, exclusive
-from drtune.runs.sync import journals_in
+from drtune.runs.journal import ENDED, header_of, journal_folder, journals_in, last_status, unsent
+from drtune.runs.lifecycle import LOCK, claim, clear, exclusive, release
 
 OLD_SECONDS = 3600.0
 """What a process makes aside and renames is younger than this while the process lives."""
@@ -23,10 +22,11 @@ KEPT = {
     "downloads": "archives of public data sets; remove the folder by hand, they are fetched again",
     "restored": "runs made whole again; `git worktree remove --force FOLDER` removes one",
 }
+LINK, NONE = "a link, which is not followed", "no checkpoint of a stage"
+STOPPED = "checkpoint of a stopped training"
 
 
-@dataclass(frozen=True)
-class Garbage:
+class Garbage(NamedTuple):
     """One thing on the disk: why it can go, or why it is `kept`."""
 
     path: Path
@@ -36,118 +36,94 @@ class Garbage:
 
 
 def collect_garbage(root: Path, dry_run: bool, unfinished: bool = False) -> list[Garbage]:
-    """Remove what is not needed, or only list it.
+    """Remove what nobody needs again, or only list it; `unfinished`: also checkpoints of stopped trainings.
 
-    Args:
-        root: folder of the store, from `store_root()`.
-        dry_run: change nothing.
-        unfinished: also remove the checkpoints of stopped trainings, which then begin anew.
-
-    Returns:
-        What was, or would be, removed; and, `kept`, what was found and left.
+    Returns what was, or would be, removed; and, `kept`, what was found and left.
     """
-    found = [*checkpoints(root, dry_run, unfinished), *journals(root, dry_run)]
-    for item in [*half_made(root), *left_experiments(root)]:
-        found.append(item)
-        if not dry_run:
-            remove(item.path)
-    for name, why in KEPT.items():
-        if (root / ".drtune" / name).exists():
-            found.append(Garbage(root / ".drtune" / name, size_of(root / ".drtune" / name), why, kept=True))
+    found = [*_checkpoints(root, dry_run, unfinished), *_journals(root, dry_run), *_leftovers(root, dry_run)]
+    for path, why in ((root / ".drtune" / name, why) for name, why in KEPT.items()):
+        found += [Garbage(path, size_of(path), why, kept=True)] if path.exists() else []
     return found
 
 
-def checkpoints(root: Path, dry_run: bool, unfinished: bool) -> Iterator[Garbage]:
-    """Folders of running state: those of finished keys, empty ones, and unfinished ones where wanted."""
-    done = finished_keys(root)
+def _checkpoints(root: Path, dry_run: bool, unfinished: bool) -> Iterator[Garbage]:
+    done = {path.name for path in root.glob(".dvc/cache/runs/*/*")}
+    finished = [header_of(path) for path in journals_in(root) if last_status(path) == "FINISHED"]
+    done |= {str(first.get("stage_key")) for first in finished if first}
     for folder in sorted((root / ".drtune" / "ckpt").glob("*/")):
-        if folder.is_symlink() or (folder / LOCK).is_symlink():
-            yield Garbage(folder, 0, "a link, which is not followed; remove it by hand", kept=True)
+        link = folder.is_symlink() or (folder / LOCK).is_symlink()
+        if link or not OURS.fullmatch(folder.name):
+            yield Garbage(folder, 0, f"{LINK if link else NONE}; remove it by hand", kept=True)
             continue
-        if not OURS.fullmatch(folder.name):
-            yield Garbage(folder, 0, "no checkpoint of a stage; remove it by hand", kept=True)
+        size, why = size_of(folder), STOPPED
+        if set(os.listdir(folder)) <= {LOCK}:
+            why = "lock without a holder"
+        elif folder.name in done:
+            why = "checkpoint of a finished stage"
+        elif not unfinished:
+            yield Garbage(
+                folder, size, f"{STOPPED}, which goes on from it; --unfinished removes it", kept=True
+            )
             continue
-        size, empty = size_of(folder), set(os.listdir(folder)) <= {LOCK}
-        finished = folder.name in done
-        why = "lock without a holder" if empty else "checkpoint of a finished stage" if finished else ""
-        if not why and unfinished:
-            why = "checkpoint of a stopped training"
-        if not why:
-            note = "checkpoint of a stopped training, which goes on from it; --unfinished removes it"
-            yield Garbage(folder, size, note, kept=True)
-            continue
-        descriptor = claim(folder / LOCK)
-        if descriptor is None:
-            yield Garbage(folder, size, "in use", kept=True)
-            continue
-        release(descriptor)
+        yield (
+            Garbage(folder, size, why) if _is_free(folder, dry_run) else Garbage(folder, size, "in use", True)
+        )
+
+
+def _is_free(folder: Path, dry_run: bool) -> bool:
+    """Whether nobody holds a checkpoint folder; it goes then, unless this is a dry run."""
+    if (descriptor := claim(folder / LOCK)) is None:
+        return False
+    release(descriptor)
+    try:
         if not dry_run:
-            try:
-                with exclusive(folder):  # on leaving, the folder goes with its lock
-                    clear(folder)
-            except TrainingError:  # taken in this moment
-                yield Garbage(folder, size, "in use", kept=True)
-                continue
-        yield Garbage(folder, size, why)
+            with exclusive(folder):  # on leaving, the folder goes with its lock
+                clear(folder)
+    except TrainingError:  # taken in this moment
+        return False
+    return True
 
 
-def finished_keys(root: Path) -> set[str]:
-    """Stage keys whose outs DVC's run cache holds, or whose journal ends with FINISHED."""
-    keys = {path.name for path in root.glob(".dvc/cache/runs/*/*")}
-    for path in journals_in(root):
-        header = next(entries_of(path), None)
-        if header and last_status(path) == "FINISHED":
-            keys.add(str(header.get("stage_key", "")))
-    return keys
-
-
-def journals(root: Path, dry_run: bool) -> Iterator[Garbage]:
+def _journals(root: Path, dry_run: bool) -> Iterator[Garbage]:
     """Journals that are complete in the store, unless a stopped training goes on writing into one."""
     going_on = {path.name for path in (root / ".drtune" / "ckpt").glob("*/")}
     for path in journals_in(root):
         parts = [path, path.with_suffix(".off"), path.with_suffix(".files")]
         size = sum(map(size_of, parts))
-        descriptor = claim(path)
-        if descriptor is None:
+        if (descriptor := claim(path)) is None:
             yield Garbage(path, size, "in use", kept=True)
             continue
-        try:
-            header = next(entries_of(path), {})
-            status = last_status(path)
-            if unsent(path) or status not in ENDED:
-                yield Garbage(path, size, "not shipped completely; `drtune sync` does it", kept=True)
-            elif status != "FINISHED" and header.get("stage_key") in going_on:
-                yield Garbage(path, size, "belongs to a stopped training, which goes on with it", kept=True)
-            else:
-                for part in [] if dry_run else parts:
-                    remove(part)
-                yield Garbage(path, size, "shipped journal")
-        finally:
-            release(descriptor)
+        status, key = last_status(path), (header_of(path) or {}).get("stage_key")
+        if unsent(path) or status not in ENDED:
+            yield Garbage(path, size, "not shipped completely; `drtune sync` does it", kept=True)
+        elif status != "FINISHED" and key in going_on:
+            yield Garbage(path, size, "belongs to a stopped training, which goes on with it", kept=True)
+        else:
+            for part in [] if dry_run else parts:
+                _remove(part)
+            yield Garbage(path, size, "shipped journal")
+        release(descriptor)
 
 
-def half_made(root: Path) -> Iterator[Garbage]:
-    """What a killed process had written aside and not renamed, and files of journals that are gone."""
-    journal, downloads = journal_folder(root), root / ".drtune" / "downloads"
-    for path in [*root.glob(".mlflow.db.*"), *journal.glob(".*"), *downloads.glob(".*")]:
-        if path.is_dir() and age(path) > OLD_SECONDS:
-            yield Garbage(path, size_of(path), "half-made file")
-    for path in journal.glob("*.files"):
-        if not path.with_suffix(".jsonl").exists():
-            yield Garbage(path, size_of(path), "files of a journal that is gone")
+def _leftovers(root: Path, dry_run: bool) -> Iterator[Garbage]:
+    """What killed processes had written aside, files of journals that are gone, checkouts of experiments."""
+    folder, downloads = journal_folder(root), root / ".drtune" / "downloads"
+    aside = [*root.glob(".mlflow.db.*"), *folder.glob(".*"), *downloads.glob(".*")]
+    found = [(path, "half-made file") for path in aside if path.is_dir() and _is_old(path)]
+    lonely = [path for path in folder.glob("*.files") if not path.with_suffix(".jsonl").exists()]
+    found += [(path, "files of a journal that is gone") for path in lonely]
+    found += [(path, "journals that were torn at their start") for path in folder.glob("torn")]
+    left = [path for place in ("standalone/tmp*/", "tmp*/") for path in root.glob(f".dvc/tmp/exps/{place}")]
+    used = _working_folders() if left else []
+    free = [path for path in left if not any(place.is_relative_to(path) for place in used)]
+    found += [(path, "checkout of a killed DVC experiment") for path in free if _is_old(path)]
+    for path, why in found:
+        yield Garbage(path, size_of(path), why)
+        if not dry_run:
+            _remove(path)
 
 
-def left_experiments(root: Path) -> Iterator[Garbage]:
-    """Whole checkouts that `dvc exp run --temp` and `--queue` leave when they are killed."""
-    folders = [*root.glob(".dvc/tmp/exps/standalone/tmp*/"), *root.glob(".dvc/tmp/exps/tmp*/")]
-    used = working_folders() if folders else []
-    for folder in folders:
-        alive = any(place.is_relative_to(folder) for place in used)
-        if not alive and age(folder) > OLD_SECONDS:
-            yield Garbage(folder, size_of(folder), "checkout of a killed DVC experiment")
-
-
-def working_folders() -> list[Path]:
+def _working_folders() -> list[Path]:
     """The current folder of every process that this user may look at."""
     found = []
     for process in psutil.process_iter():
@@ -158,9 +134,8 @@ def working_folders() -> list[Path]:
     return found
 
 
-def age(path: Path) -> float:
-    """Seconds since a file or folder was changed."""
-    return time.time() - path.stat().st_mtime
+def _is_old(path: Path) -> bool:
+    return time.time() - path.stat().st_mtime > OLD_SECONDS
 
 
 def size_of(path: Path) -> int:
@@ -170,8 +145,7 @@ def size_of(path: Path) -> int:
     return path.lstat().st_size if path.exists() else 0
 
 
-def remove(path: Path) -> None:
-    """Remove a file or a folder, if it is there."""
+def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

@@ -1,23 +1,41 @@
-"""What every stage run holds beside the numbers that its script logs: enough to judge and restore it."""
+"""What every stage run holds beside the numbers that its script logs: enough to judge and restore it.
+
+The model of a run is a pointer of a few lines to DVC's md5, no second copy of the weights. It is an MLflow
+model all the same: it has a signature, can be registered and aliased, and `mlflow.pyfunc.load_model` works
+wherever DVC's cache is at hand (see drtune/serving/pointer.py).
+"""
 
 import json
-import resource
-import sys
-from collections.abc import Iterator
+import platform
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-from drtune.runs.journal import entries_of
+import yaml  # type: ignore[import-untyped]
+
+from drtune.base.files import replacing, write_json
 from drtune.runs.outs import completed_entry, describe_outs
-from drtune.runs.pointer import FOLDER, write_pointer
 from drtune.runs.record import RunRecord, git, keep_commit
 from drtune.runs.run import StageRun
 from drtune.runs.stage_key import StageIdentity, is_code, store_root
 from drtune.runs.stage_log import captured
+from drtune.runs.system_metrics import peak_memory
 
 ENTRY, LOG = "provenance/stage.lock.json", "stage.log"
-MEGABYTE = 1e6
 MODEL_CARD = "model.json"
+FOLDER, POINTER = "model", "pointer.json"
+LOADER = "drtune.serving.pointer"
+SIGNATURE: dict[str, list[dict[str, Any]]] = {
+    "inputs": [{"type": "binary", "name": "image", "required": True}],
+    "outputs": [
+        {"type": "string", "name": "label", "required": True},
+        {"type": "double", "name": "probability", "required": True},
+        {"type": "map", "values": {"type": "double"}, "name": "probabilities", "required": True},
+    ],
+}
+"""In: one encoded image file a row. Out: the best class, its probability, and that of every class by name."""
 
 
 @contextmanager
@@ -31,13 +49,8 @@ def holding(
 ) -> Iterator[None]:
     """Give a run its provenance and inputs at the start; its log, peak memory and outs at the end.
 
-    Args:
-        run: the open run.
-        record: from `record.collect`.
-        identity: from `current_stage_key`; None outside DVC, where inputs and outs are unknown.
-        folder: holds dvc.yaml; the paths of deps and outs start there.
-        stage: its name, the context of what it reads.
-        checkout: where the code lies, if not in `folder`, whose outs are then not DVC's: no pointer to them.
+    `folder` holds dvc.yaml; the paths of deps and outs start there. `checkout`: where the code lies, if not
+    there; the outs are then not DVC's, and no pointer leads to them.
     """
     keep_commit(store_root(), record.commit)
     run.log_provenance(record, folder)
@@ -47,48 +60,49 @@ def holding(
         run.log_text(json.dumps(identity.entry, indent=2) + "\n", ENTRY)
     for path, md5 in (identity.deps if identity else {}).items():
         if not is_code(path):
-            run.log_input(path, path, md5, context=stage)
-    name = log_name(run)
-    with captured(run.journal.files / name, lambda: run.journal.write("artifact", folder="", name=name)):
+            run.log_input(path, md5, context=stage)
+    with captured(run.journal.files / LOG, lambda: run.kept(LOG)):
         try:
             yield
         finally:
             for metric, value in peak_memory().items():
                 run.log_metrics({metric: value}, 1 + run.journal.last_step.get(metric, -1))
     if identity:
-        log_outs(run, identity, folder, with_pointer=checkout is None)
+        _log_outs(run, identity, folder, with_pointer=checkout is None)
 
 
-def log_name(run: StageRun) -> str:
-    """`stage.log`; a continued run begins another file, since the first may be shipped and cleared away."""
-    kept = [entry["name"] for entry in entries_of(run.journal.path) if entry["kind"] == "artifact"]
-    earlier = {name for name in kept if name.startswith("stage.") and name.endswith(".log")}
-    return f"stage.{len(earlier) + 1}.log" if earlier else LOG
-
-
-def peak_memory() -> dict[str, float]:
-    """Most memory that this process has held, in megabytes: resident, and on each GPU that PyTorch used."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    peaks = {"peak_memory_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MEGABYTE}
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
-        for index in range(torch.cuda.device_count()):
-            peaks[f"peak_gpu_{index}_memory_megabytes"] = torch.cuda.max_memory_allocated(index) / MEGABYTE
-    return peaks
-
-
-def log_outs(run: StageRun, identity: StageIdentity, folder: Path, with_pointer: bool = True) -> None:
+def _log_outs(run: StageRun, identity: StageIdentity, folder: Path, with_pointer: bool) -> None:
     """What was made: a tag path -> md5, the stage's complete entry of dvc.lock, a pointer to a model."""
     try:
         outs = describe_outs(folder, identity.outs)
+        for path, out in outs.items():
+            if with_pointer and (folder / path / MODEL_CARD).is_file():
+                facts = {"path": path, **out, "stage_key": identity.key, "root": str(store_root())}
+                write_pointer(run.journal.files / FOLDER, facts)
+                run.kept(FOLDER)
     except OSError as error:
         run.report("outs", error)
         return
     run.set_tags({"dvc.outs": json.dumps({path: out["md5"] for path, out in outs.items()}, sort_keys=True)})
     if identity.entry:
         run.log_text(json.dumps(completed_entry(identity.entry, outs), indent=2) + "\n", ENTRY)
-    for path, out in outs.items():
-        if with_pointer and (folder / path / MODEL_CARD).is_file():
-            facts = {"stage_key": identity.key, "root": str(store_root())}
-            write_pointer(run.journal.files / FOLDER, {"path": path, **out}, facts)
-            run.journal.write("artifact", folder="", name=FOLDER)
+
+
+def write_pointer(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Write the MLflow model folder that points to a model: its entry of dvc.lock, `root` of its cache."""
+    loader = {
+        "loader_module": LOADER,
+        "data": POINTER,
+        "env": {},
+        "python_version": platform.python_version(),
+    }
+    model = {
+        "flavors": {"python_function": loader},
+        "mlflow_version": version("mlflow"),
+        "signature": {side: json.dumps(columns) for side, columns in SIGNATURE.items()},
+        "metadata": {"dvc.md5": facts["md5"], "dvc.path": facts["path"]},
+    }
+    with replacing(folder) as fresh:
+        fresh.mkdir()
+        (fresh / "MLmodel").write_text(yaml.safe_dump(model, sort_keys=False), encoding="utf-8")
+        write_json(fresh / POINTER, dict(facts))

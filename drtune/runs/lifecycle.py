@@ -1,6 +1,5 @@
-"""The life of a stage process: it dies with its parent, stops when told, and owns its checkpoints alone."""
+"""The life of a process: it dies with its parent, stops when told, and locks what it alone may write."""
 
-import contextlib
 import ctypes
 import errno
 import fcntl
@@ -9,8 +8,9 @@ import shutil
 import signal
 import socket
 import sys
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -34,26 +34,21 @@ class Stopped(SystemExit):
 
 
 def die_with_parent() -> None:
-    """Ask Linux for SIGTERM when the parent dies, and take it at once if it is dead already.
-
-    A `dvc` that is killed otherwise leaves its stage training, and the next `dvc repro` starts a second one.
-    """
+    """Get SIGTERM when the parent dies, or at once if it is dead: a killed `dvc` leaves no stage training."""
     if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):
+        with suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     if parent_is_gone():
         signal.raise_signal(signal.SIGTERM)
 
 
 def parent_is_gone() -> bool:
-    """Whether the `dvc` that started this stage has died, as while Python was still loading modules.
+    """Whether the `dvc` that started this stage died, maybe while Python was loading modules.
 
     DVC starts a stage in its own process group; whoever inherits an orphan lives in another one.
     """
-    if "DVC_STAGE" not in os.environ:
-        return False
     try:
-        return os.getpgid(os.getppid()) != os.getpgid(0)
+        return "DVC_STAGE" in os.environ and os.getpgid(os.getppid()) != os.getpgid(0)
     except ProcessLookupError:
         return True
 
@@ -63,8 +58,7 @@ def stopping() -> Iterator[None]:
     """Raise `Stopped` in the main thread on SIGTERM or SIGINT; on leaving, the old handlers come back.
 
     Once stopping, another SIGTERM is ignored: the signal to a process group and the one for the parent's
-    death arrive together, and the second must not cut the clean-up short. Another Ctrl-C does. Outside the
-    main thread, where Python takes no handlers, nothing changes.
+    death arrive together, and the second must not cut the clean-up short. Another Ctrl-C does.
     """
     owner, stopped = os.getpid(), False
 
@@ -74,14 +68,12 @@ def stopping() -> Iterator[None]:
             if signum == signal.SIGTERM:
                 signal.signal(signum, signal.SIG_DFL)
                 signal.raise_signal(signum)
-            return
-        if stopped and signum == signal.SIGTERM:
-            return
-        stopped = True
-        raise Stopped(signum)
+        elif signum == signal.SIGINT or not stopped:
+            stopped = True
+            raise Stopped(signum)
 
     before = {}
-    with contextlib.suppress(ValueError):
+    with suppress(ValueError):  # Python takes handlers in the main thread alone
         for signum in (signal.SIGTERM, signal.SIGINT):
             before[signum] = signal.signal(signum, handle)
     try:
@@ -94,68 +86,90 @@ def stopping() -> Iterator[None]:
 held_locks: set[int] = set()
 
 
-def drop_locks_in_child() -> None:
-    """Close inherited lock files: a data worker that outlives a killed parent must not hold its lock."""
+def _drop_locks_in_child() -> None:  # a data worker that outlives a killed parent must not hold its lock
     for descriptor in held_locks:
         os.close(descriptor)
     held_locks.clear()
 
 
-os.register_at_fork(after_in_child=drop_locks_in_child)
+os.register_at_fork(after_in_child=_drop_locks_in_child)
+
+
+def claim(path: Path, seconds: float = 0.0, access: int = os.O_RDONLY) -> int | None:
+    """Lock a file, made where it is missing, for `release`; the kernel frees it when the process ends.
+
+    None while another living process holds it, after trying for so many seconds; OSError where it is a link.
+    """
+    until = time.monotonic() + seconds
+    while True:
+        descriptor = os.open(path, access | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with suppress(FileNotFoundError):  # the holder before may have removed it
+                if os.path.samestat(os.fstat(descriptor), path.stat()):
+                    held_locks.add(descriptor)
+                    return descriptor
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                os.close(descriptor)
+                return None
+            time.sleep(0.05)
+        os.close(descriptor)
+
+
+def release(descriptor: int) -> None:
+    """Free what `claim` locked; in a forked child, which has let go of it already, nothing happens."""
+    if descriptor in held_locks:
+        held_locks.remove(descriptor)
+        os.close(descriptor)
 
 
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Hold a checkpoint folder alone; made where it is missing. The kernel frees it when the process ends.
+    """Hold a checkpoint folder alone; made where it is missing, removed where nothing but the lock is in it.
 
-    On leaving, a folder that holds nothing but the lock is removed; a checkpoint stays for the next process.
-
-    Raises:
-        TrainingError: another living process holds it, or it is a link.
+    TrainingError: another living process holds it, or it is a link.
     """
-    descriptor = locked(folder)
-    held_locks.add(descriptor)
+    descriptor, lock = _claim_folder(folder), folder / LOCK
     try:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
         if descriptor in held_locks:  # not so in a forked child, which has closed its copy
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 if os.listdir(folder) == [LOCK]:
-                    (folder / LOCK).unlink()
+                    lock.unlink()
                     folder.rmdir()  # refused where another process has just made its own lock
-            held_locks.remove(descriptor)
-            os.close(descriptor)
+            release(descriptor)
 
 
-def locked(folder: Path) -> int:
-    """Descriptor of the folder's locked lock file; the holder before may remove both at any moment."""
+def _claim_folder(folder: Path) -> int:
     while True:
         if link := next((path for path in (folder, folder / LOCK) if path.is_symlink()), None):
             raise TrainingError(f"{link}: is a link, which is not followed; remove it and run again")
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+            descriptor = claim(folder / LOCK, access=os.O_RDWR)
         except OSError as fault:
-            if fault.errno not in (errno.ENOENT, errno.ELOOP):  # gone, or a link, in this moment
+            if fault.errno not in (errno.ENOENT, errno.ELOOP):  # removed, or made a link, in this moment
                 raise
             continue
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(descriptor), os.stat(folder / LOCK)):
-                return descriptor
-        except BlockingIOError:
-            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
-            os.close(descriptor)
-            raise TrainingError(
-                f"{folder}: another process of this key is alive, pid {holder}; two would write the same "
-                f"checkpoints. Wait until it ends or stop it with `kill {holder}`, then run again: "
-                "training goes on from its last checkpoint."
-            ) from None
-        except FileNotFoundError:
-            pass
-        os.close(descriptor)
+        if descriptor is not None:
+            return descriptor
+        holder = holder_of(folder)
+        raise TrainingError(
+            f"{folder}: another process of this key is alive, pid {holder}; two would write the same "
+            f"checkpoints. Wait until it ends or stop it with `kill {holder}`, then run again: "
+            "training goes on from its last checkpoint."
+        )
+
+
+def holder_of(folder: Path) -> str:
+    """Number of the process that holds a checkpoint folder."""
+    with suppress(OSError):
+        return (folder / LOCK).read_text(errors="replace").strip()[:32] or "unknown"
+    return "unknown"
 
 
 def clear(folder: Path) -> None:
@@ -169,18 +183,16 @@ def clear(folder: Path) -> None:
 
 def boot_id() -> str:
     """What tells this boot of the machine from every other."""
-    try:
+    with suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return str(int(psutil.boot_time()))
+    return str(int(psutil.boot_time()))
 
 
 def pid_namespace() -> str:
     """What tells the process numbers of this container from those of every other; empty outside Linux."""
-    try:
+    with suppress(OSError):
         return os.readlink("/proc/self/ns/pid")
-    except OSError:
-        return ""
+    return ""
 
 
 def process_is_gone(tags: Mapping[str, str]) -> bool:

@@ -1,20 +1,25 @@
-"""The table of `drtune runs`."""
+"""The table of `drtune runs`: the newest runs, or those that made the results of a commit."""
 
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 from rich.table import Table
 from rich.text import Text
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from drtune.base.errors import TrackingError, shown
+from drtune.runs.record import PATIENT, git
 from drtune.runs.run_store import SHORT, RunStore, StoredRun
+from drtune.runs.stage_key import stage_key
 
 HEADLINES = ("test.accuracy", "test.nll", "best_val_accuracy", "images_per_second", "images_train")
 """Metrics worth a place, at most two a run, the first that it has."""
 SHOWN = 2
-KEY = "tags.`drtune.stage_key` = "
+KEY = "tags.`drtune.stage_key`"
 COLOURS = {"FINISHED": "green", "FAILED": "red", "KILLED": "yellow", "RUNNING": "cyan"}
 
 
@@ -27,16 +32,55 @@ class Row:
     run: StoredRun | None
 
 
+def resolve_commit(root: Path, revision: str) -> str:
+    """SHA of a commit, branch, tag or DVC experiment. TrackingError: git knows none of this name here."""
+    asked = "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"
+    found = git(root, "rev-parse", *asked, seconds=PATIENT).strip()
+    if not found:  # the name of a DVC experiment, refs/exps/<2>/<38>/<name>
+        form = "--format=%(objectname) %(refname)"
+        refs = git(root, "for-each-ref", form, "refs/exps", seconds=PATIENT).splitlines()
+        found = next((line.split()[0] for line in refs if line.endswith(f"/{revision}")), "")
+    if not found:
+        raise TrackingError(
+            f"{revision}: no such commit, branch, tag or experiment in {root}; "
+            "see `git log --all` and `dvc exp list`, or fetch it with `git fetch`"
+        )
+    return found
+
+
+def stage_keys(root: Path, revision: str) -> dict[str, str]:
+    """Stage -> stage key of every entry in the dvc.lock files of a commit.
+
+    Stages of a dvc.lock below the top folder are named with it, `pretrain/train`.
+
+    Raises:
+        TrackingError: no such commit, or it holds no dvc.lock, or one that is no YAML.
+    """
+    commit = resolve_commit(root, revision)
+    listed = git(root, "ls-tree", "-r", "--name-only", "--full-tree", "-z", commit, seconds=PATIENT)
+    locks = [name for name in listed.split("\0") if name == "dvc.lock" or name.endswith("/dvc.lock")]
+    if not locks:
+        raise TrackingError(f"{revision}: holds no dvc.lock; commit it after `dvc repro`")
+    keys: dict[str, str] = {}
+    for name in locks:
+        try:
+            lock = YAML(typ="safe", pure=True).load(git(root, "show", f"{commit}:{name}", seconds=PATIENT))
+        except YAMLError as fault:
+            raise TrackingError(f"{name} in {revision}: not valid YAML\n{fault}") from None
+        folder = name.removesuffix("dvc.lock")
+        stages = (lock or {}).get("stages") or {}
+        keys |= {f"{folder}{stage}": stage_key(entry) for stage, entry in stages.items()}
+    return keys
+
+
 def runs_of_keys(store: RunStore, keys: Mapping[str, str]) -> list[Row]:
     """Every run of these stages, wherever it was made; a stage of the top folder without one has a row too.
 
-    Args:
-        store: where to look.
-        keys: stage name -> stage key, see `commits.stage_keys`.
+    `keys`: stage name -> stage key, see `stage_keys`.
     """
     rows = []
     for stage, key in keys.items():
-        found = list(store.search(f"{KEY}'{key}'"))
+        found = list(store.search(f"{KEY} = '{key}'"))
         rows += [Row(stage, key, run) for run in found] or [Row(stage, key, None)] * ("/" not in stage)
     return rows
 
@@ -44,14 +88,12 @@ def runs_of_keys(store: RunStore, keys: Mapping[str, str]) -> list[Row]:
 def chosen(store: RunStore, key: str, method: str, limit: int) -> list[Row]:
     """The newest runs: of all, of one key (or its first digits), of one method.
 
-    Raises:
-        TrackingError: a key that is none.
+    TrackingError: a key that is none.
     """
-    if key and not set(key) <= set("0123456789abcdef"):
+    if not set(key) <= set("0123456789abcdef"):
         raise TrackingError(f"--key {key}: expected hexadecimal digits, as the column key shows them")
-    text = f"tags.`drtune.stage_key` LIKE '{key}%'" if key else ""
-    rows = []
-    for run in store.search(text):
+    rows: list[Row] = []
+    for run in store.search(f"{KEY} LIKE '{key}%'" if key else ""):
         if not method or run.method == method:
             rows.append(Row(run.stage or run.tags.get("drtune.kind", ""), run.key, run))
         if len(rows) == limit:
@@ -68,13 +110,7 @@ def headline(run: StoredRun) -> str:
 def code_of(run: StoredRun) -> str:
     """Short commit; `+` where uncommitted code ran too, then the DVC experiment."""
     mark = "+" if run.tags.get("git.dirty") == "true" else ""
-    experiment = run.tags.get("dvc.exp_name", "")
-    return f"{run.commit[:SHORT]}{mark}" + (f" {experiment}" if experiment else "")
-
-
-def plain(text: str) -> Text:
-    """A cell that says what the store says, without the store's colours, links and cursor movements."""
-    return Text(shown(text))
+    return f"{run.commit[:SHORT]}{mark} {run.tags.get('dvc.exp_name', '')}".rstrip()
 
 
 def as_table(rows: Iterable[Row], store: RunStore) -> Table:
@@ -84,23 +120,16 @@ def as_table(rows: Iterable[Row], store: RunStore) -> Table:
         table.add_column(name, no_wrap=True)
     table.add_column("metrics", overflow="fold")
     for row in rows:
-        run = row.run
+        # what the store says, without its colours, links and cursor movements
+        run, stage, key = row.run, Text(shown(row.stage)), Text(shown(row.key[:SHORT]))
         if run is None:
-            table.add_row(
-                "", plain(row.stage), "no run", "", "", row.key[:SHORT], "", "not made in this store"
-            )
+            table.add_row("", stage, "no run", "", "", key, "", "not made in this store")
             continue
-        link = store.link(run)
-        table.add_row(
-            datetime.fromtimestamp(run.started / 1000).strftime("%Y-%m-%d %H:%M"),
-            plain(row.stage),
-            Text(run.status, style=COLOURS.get(run.status, "")),
-            plain(run.method),
-            Text(run.run_id[:SHORT], style=f"link {link}" if link.startswith("http") else ""),
-            plain(row.key[:SHORT]),
-            plain(code_of(run)),
-            headline(run),
-        )
+        started = datetime.fromtimestamp(run.started / 1000).strftime("%Y-%m-%d %H:%M")
+        status, link = Text(run.status, style=COLOURS.get(run.status, "")), store.link(run)
+        linked = Text(run.run_id[:SHORT], style=f"link {link}" if link.startswith("http") else "")
+        method, code = Text(shown(run.method)), Text(shown(code_of(run)))
+        table.add_row(started, stage, status, method, linked, key, code, headline(run))
     return table
 
 

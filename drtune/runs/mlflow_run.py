@@ -14,14 +14,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from drtune.base.files import inside
+from drtune.base.errors import TrackingError
+from drtune.base.files import inside, refusal_of_disk
 from drtune.runs import mlflow_pipeline, store
-from drtune.runs.journal import Entry, Journal, Shipper, journal_folder, open_journal
+from drtune.runs.journal import Entry, Journal, Shipper, header, journal_folder, open_journal
 from drtune.runs.lifecycle import Stopped
-from drtune.runs.mlflow_store import connect, experiment_of, is_refusal, refused
-from drtune.runs.naming import chunks, experiment_name
+from drtune.runs.naming import experiment_name
 from drtune.runs.record import RunRecord
-from drtune.runs.run import StageRun, next_sample, run_tags
+from drtune.runs.run import StageRun, run_tags
+from drtune.runs.run_store import RunStore
 from drtune.runs.stage_key import StageIdentity, store_root
 from drtune.runs.system_metrics import sampling
 
@@ -53,20 +54,18 @@ def stage_run(
 
     Args:
         project: runs go to the experiment `<project>/pipeline`.
-        stage: as DVC names it, `train` or `train@l2`.
-        record: from `record.collect`.
-        identity: from `current_stage_key`; None outside DVC.
-        suffix: added to the run's name.
+        stage: as DVC names it, `train` or `train@l2`; `suffix` is added to it as the run's name.
+        record, identity: from `record.collect` and `current_stage_key`, which is None outside DVC.
         resume: continue the unfinished run of this key; hold `lifecycle.exclusive` for the key meanwhile.
         system_metrics: log the machine's load every 10 s.
         root: folder of the store and the journals; `store_root()` unless given.
         lock: dvc.lock beside dvc.yaml; its stages and this one make a pipeline run.
     """
     root, key = root or store_root(), identity.key if identity else ""
-    tags = run_tags(stage, record, key)
-    header = {"project": project, "name": f"{stage} {suffix}".strip(), "stage": stage, "tags": tags}
-    header |= mlflow_pipeline.pipeline_of(lock, stage, identity, record)
-    journal = open_journal(journal_folder(root), key, resume, header, not identity or identity.recorded)
+    tags, name = run_tags(stage, record, key), f"{stage} {suffix}".strip()
+    pipeline = mlflow_pipeline.pipeline_of(lock, stage, identity, record)
+    first = header(experiment_name(project), name, stage, tags, **pipeline)
+    journal = open_journal(journal_folder(root), key, resume, first, not identity or identity.recorded)
     with opened(journal, tags, identity, root, system_metrics) as run:
         yield run
 
@@ -80,23 +79,18 @@ def opened(
     system_metrics: bool,
     given_up: tuple[type[BaseException], ...] = (),
 ) -> Iterator[StageRun]:
-    """The run of an open journal, shipped while the block works and closed with a true status.
+    """The run of an open journal, shipped while the block works, closed with a true status, see `stage_run`.
 
-    Args:
-        journal: new or continued.
-        tags: set again where it is continued.
-        identity, system_metrics: see `stage_run`.
-        root: folder of the store.
-        given_up: exceptions that leave the run KILLED, beside `Stopped` and Ctrl-C.
+    `tags` are set again where it is continued; exceptions in `given_up`, too, leave it KILLED.
     """
-    target = MlflowTarget(store.store_uri(root), root)
+    target = MlflowTarget(root)
     run = StageRun(journal, Shipper(journal.path, target), target.link)
     status, seconds = "FAILED", CLOSE_SECONDS
     try:
         run.begin(tags)
         if identity:
             run.log_deps(identity.deps)
-        with sampling(run.log_metrics, next_sample(journal.last_step), system_metrics):
+        with sampling(run.log_metrics, journal.last_step, system_metrics):
             yield run
         status = "FINISHED"
     except (Stopped, KeyboardInterrupt):
@@ -113,11 +107,10 @@ def opened(
 
 
 class MlflowTarget:
-    """The run of one journal in the store at `uri`; a local store keeps its files under `root`."""
+    """The run of one journal in the store of `root`."""
 
-    def __init__(self, uri: str, root: Path) -> None:
-        store.set_defaults()
-        self.uri, self.root = uri, root
+    def __init__(self, root: Path) -> None:
+        self.root, self.uri = root, store.store_uri(root)
         self.experiment_id = self.run_id = self.pipeline_id = ""
         self._client: Any = None
         self._files = root
@@ -130,37 +123,31 @@ class MlflowTarget:
 
     def open(self, header: Entry, journal: Path) -> bool:
         """Find or make the run of this journal, and its pipeline run; True if it was made."""
-        store.check_reachable(self.uri)  # every time: one that hangs is given up after seconds
         if self.run_id:
+            store.check_reachable(self.uri)  # every time: one that hangs is given up after seconds
             return False
-        self._files = journal.with_suffix(".files")
-        self._client = connect(self.uri, self.root)
-        experiment = header.get("experiment") or experiment_name(header["project"])
-        self.experiment_id = experiment_of(self._client, self.uri, self.root, experiment)
-        found = self._find(header, journal.stem)
-        tags = {**header["tags"], "drtune.journal": journal.stem}
-        if found is None:
-            run = self._client.create_run(self.experiment_id, header["time"], tags, header["name"])
-        run_id = found or str(run.info.run_id)
-        self._in_doubt = found is not None
-        mlflow_pipeline.sweep(self._client, self.root, self.experiment_id)
+        found = RunStore(self.root, make=True)
+        self._client, self._files = found.client, journal.with_suffix(".files")
+        self.experiment_id = found.experiment(header.get("experiment") or experiment_name(header["project"]))
+        known = self._find(header, journal.stem)
+        self._in_doubt, run_id = known is not None, known
+        if run_id is None:
+            tags = {**header["tags"], "drtune.journal": journal.stem}
+            made = self._client.create_run(self.experiment_id, header["time"], tags, header["name"])
+            run_id = made.info.run_id
+        mlflow_pipeline.sweep(found, self.experiment_id)
         if header.get("stages"):
-            about = {
-                "name": header["pipeline"],
-                "tags": header["tags"],
-                "time": header["time"],
-                "runs": {header["stage"]: run_id},
-            }
-            self.pipeline_id = mlflow_pipeline.join(
-                self._client, self.root, self.experiment_id, header["stages"], about
-            )
-        self.run_id = run_id
-        return found is None
+            about = {"name": header["pipeline"], "tags": header["tags"], "time": header["time"]}
+            about["runs"] = {header["stage"]: run_id}
+            where = self._client, self.root, self.experiment_id
+            self.pipeline_id = mlflow_pipeline.join(*where, header["stages"], about)
+        self.run_id = str(run_id)
+        return known is None
 
     def _find(self, header: Entry, journal: str) -> str | None:
         """The run made from this journal, or the unfinished one of this key that is to be continued."""
         ids = [self.experiment_id]
-        runs = self._client.search_runs(ids, f"tags.`drtune.journal` = '{journal}'", max_results=1)
+        runs = self._client.search_runs(ids, f"tags.`drtune.journal` LIKE '%{journal}%'", max_results=1)
         if runs:
             return str(runs[0].info.run_id)
         if not (header["resume"] and header["stage_key"]):
@@ -170,31 +157,24 @@ class MlflowTarget:
         for run in self._client.search_runs(ids, same, order_by=["attributes.start_time DESC"]):
             here = run.data.tags.get("proc.host") == header["tags"].get("proc.host")
             if here or run.info.status != "RUNNING":  # one that runs on another host is not ours to continue
-                tags = {**header["tags"], "drtune.resumed": "1", "drtune.journal": journal}
-                self._send_tags(run.info.run_id, tags)
+                journals = f"{run.data.tags.get('drtune.journal', '')} {journal}".strip()
+                tags = {**header["tags"], "drtune.resumed": "1", "drtune.journal": journals}
+                self._send_tags([{"values": tags}], run.info.run_id)
                 self._client.update_run(run.info.run_id, status="RUNNING")
                 return str(run.info.run_id)
         return None
 
     def send(self, entries: list[Entry]) -> None:
         """Store lines in order, neighbours of one kind together."""
-        senders: Mapping[str, Callable[[list[Entry]], None]] = {
-            "metrics": self._metrics,
-            "params": self._params,
-            "tags": lambda lines: self._send_tags(self.run_id, merged(lines)),
-            "input": self._inputs,
-            "artifact": self._artifacts,
-            "status": self._status,
-        }
         try:
             for kind, group in itertools.groupby(entries, key=lambda entry: str(entry["kind"])):
-                if kind in senders:
-                    senders[kind](list(group))
+                if sender := getattr(self, f"_send_{kind}", None):
+                    sender(list(group))
         except Exception:
             self._in_doubt, self._held = True, {}  # the store may have taken them and lost the answer
             raise
 
-    def _metrics(self, entries: list[Entry]) -> None:
+    def _send_metrics(self, entries: list[Entry]) -> None:
         from mlflow.entities import Metric
 
         metrics = [
@@ -203,8 +183,7 @@ class MlflowTarget:
             for name, value in entry["values"].items()
             if not math.isinf(float(value)) and entry["step"] not in self._steps(name)
         ]
-        for part in chunks(metrics, METRICS_PER_CALL):
-            self._attempt("metrics", self._client.log_batch, self.run_id, metrics=part)
+        self._batches(self.run_id, "metrics", metrics, METRICS_PER_CALL)
 
     def _steps(self, metric: str) -> set[int]:
         """Steps of a metric that the store held when this process began to be in doubt; else none.
@@ -217,45 +196,52 @@ class MlflowTarget:
             self._held[metric] = {point.step for point in points}
         return self._held.get(metric, set())
 
-    def _params(self, entries: list[Entry]) -> None:
+    def _send_params(self, entries: list[Entry]) -> None:
         from mlflow.entities import Param
 
-        values = merged(reversed(entries))  # the first value stands
-        self._one_by_one(self.run_id, "params", [Param(name, text) for name, text in values.items()])
+        values = _merged(reversed(entries))  # the first value stands
+        self._batches(self.run_id, "params", [Param(name, text) for name, text in values.items()])
 
-    def _send_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
+    def _send_tags(self, entries: list[Entry], run_id: str = "") -> None:
         from mlflow.entities import RunTag
 
-        self._one_by_one(run_id, "tags", [RunTag(name, text) for name, text in tags.items()])
+        tags = [RunTag(name, text) for name, text in _merged(entries).items()]
+        self._batches(run_id or self.run_id, "tags", tags)
 
-    def _inputs(self, entries: list[Entry]) -> None:
-        """Data sets by path and digest, as MLflow's MetaDataset records them, without opening the data."""
+    def _batches(self, run_id: str, kind: str, items: Sequence[Any], most: int = ITEMS_PER_CALL) -> None:
+        log_batch = self._client.log_batch
+        for part in (items[start : start + most] for start in range(0, len(items), most)):
+            _attempt(part, lambda items: log_batch(run_id, **{kind: items}), lambda item: item.key)
+
+    def _send_input(self, entries: list[Entry]) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        for entry in entries:
+        facts, given = {"mlflow.data.context": "context", "dvc.md5": "md5", "dvc.path": "path"}, []
+        for entry in entries:  # as MLflow's MetaDataset records them, without opening the data
             source = json.dumps({"uri": entry["path"]})
             dataset = Dataset(entry["name"], entry["md5"][:DIGEST], "local", source)
-            facts = ("mlflow.data.context", "context"), ("dvc.md5", "md5"), ("dvc.path", "path")
-            given = [DatasetInput(dataset, [InputTag(tag, entry[field]) for tag, field in facts])]
-            self._attempt(entry["name"], self._client.log_inputs, self.run_id, given)
+            given.append(DatasetInput(dataset, [InputTag(tag, entry[field]) for tag, field in facts.items()]))
+        log_inputs = self._client.log_inputs
+        _attempt(given, lambda items: log_inputs(self.run_id, items), lambda item: item.dataset.name)
 
-    def _artifacts(self, entries: list[Entry]) -> None:
+    def _send_artifact(self, entries: list[Entry]) -> None:
         """Upload copies; one refused twice by a store that answers otherwise is passed over."""
         for entry in entries:
-            path = inside(self._files, os.path.join(entry["folder"], entry["name"]))
-            if not path.exists():
-                continue  # shipped before and cleared away
-            for _ in range(2):
+            path, refusal = inside(self._files, os.path.join(entry["folder"], entry["name"])), None
+            for _ in range(2 if path.exists() else 0):
                 try:
                     self._client.log_artifact(self.run_id, str(path), entry["folder"] or None)
+                    refusal = None
                     break
-                except Exception as error:
+                except TrackingError as error:
+                    if refusal_of_disk(error):  # room may be made, and then it is sent
+                        raise
                     self._client.get_run(self.run_id)  # raises while the store is away: all is sent later
                     refusal = error
-            else:
-                refused(str(path), refusal)
+            if refusal:
+                log.warning("tracking store: refuses %s: %s", path, store.answer(refusal))
 
-    def _status(self, entries: list[Entry]) -> None:
+    def _send_status(self, entries: list[Entry]) -> None:
         last = entries[-1]
         if last["status"] == "RUNNING":
             self._client.update_run(self.run_id, status="RUNNING")
@@ -264,27 +250,20 @@ class MlflowTarget:
         if self.pipeline_id:
             mlflow_pipeline.refresh(self._client, self.pipeline_id)
 
-    def _one_by_one(self, run_id: str, kind: str, items: Sequence[Any]) -> None:
-        """Send all at once; if the store refuses, send each alone, so that one bad item costs only itself."""
-        for part in chunks(items, ITEMS_PER_CALL):
-            try:
-                self._client.log_batch(run_id, **{kind: part})
-            except Exception as error:
-                if not is_refusal(error):
-                    raise
-                for item in part:
-                    self._attempt(item.key, self._client.log_batch, run_id, **{kind: [item]})
 
-    def _attempt(self, what: str, call: Callable[..., None], *args: Any, **kwargs: Any) -> None:
-        """Send; pass over what the store will never take."""
-        try:
-            call(*args, **kwargs)
-        except Exception as error:
-            if not is_refusal(error):
-                raise
-            refused(what, error)
+def _attempt(items: Sequence[Any], send: Callable[[Any], None], name: Callable[[Any], str]) -> None:
+    """Send all at once; what the store refuses is sent alone, and passed over if refused again."""
+    try:
+        send(items)
+    except TrackingError as error:
+        if not store.is_refusal(error):
+            raise
+        if len(items) == 1:
+            log.warning("tracking store: refuses %s: %s", name(items[0]), store.answer(error))
+        for item in items if len(items) > 1 else ():
+            _attempt([item], send, name)
 
 
-def merged(entries: Iterable[Entry]) -> dict[str, str]:
+def _merged(entries: Iterable[Entry]) -> dict[str, str]:
     """Values of several lines; of one name the last."""
     return {name: text for entry in entries for name, text in entry["values"].items()}

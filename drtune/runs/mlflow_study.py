@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from drtune.runs import store
-from drtune.runs.journal import journal_folder, open_journal
-from drtune.runs.mlflow_pipeline import KIND, PARENT, is_shared
+from drtune.runs.journal import header, journal_folder, open_journal
+from drtune.runs.mlflow_pipeline import KIND, NOTE, PARENT, is_shared
 from drtune.runs.mlflow_run import opened
-from drtune.runs.mlflow_store import connect, end_dead_runs, experiment_of
-from drtune.runs.naming import as_text, flat, studies_name
+from drtune.runs.naming import as_text, experiment_name, flat
 from drtune.runs.record import RunRecord
 from drtune.runs.run import StageRun, run_tags
+from drtune.runs.run_store import RunStore
 from drtune.runs.stage_key import StageIdentity
 
 log = logging.getLogger(__name__)
@@ -56,22 +56,20 @@ def trial_run(
     The tag `optuna.state` tells a trial that was pruned from one that was stopped; both are KILLED.
 
     Args:
-        study: that the trial is part of.
         number: of the trial's first attempt.
         parent: id of the study's run; empty while it has none.
-        record: from `record.collect`.
         identity: of the training with the trial's settings.
-        root: folder of the store and the journals.
         given_up: raised where the trial is pruned, which leaves its run KILLED.
     """
     trial = hashlib.sha256(f"{study.token}/{number}".encode()).hexdigest()
     tags = run_tags("train", record, identity.key)
     tags |= {KIND: "trial", STUDY: study.name, TOKEN: study.token, TRIAL: trial, "optuna.trial": str(number)}
     tags |= {PARENT: parent} if parent else {}
-    header: dict[str, Any] = {"project": study.project, "experiment": studies_name(study.project)}
-    header |= {"name": f"trial-{number:03d}", "stage": "train", "tags": tags, "known_by": TRIAL}
+    first = header(
+        experiment_name(study.project, "studies"), f"trial-{number:03d}", "train", tags, known_by=TRIAL
+    )
     # never a new journal: a trial whose worker died after its end was not told is gone through again
-    journal = open_journal(journal_folder(root), trial, True, header, recorded=False)
+    journal = open_journal(journal_folder(root), trial, True, first, recorded=False)
     with opened(journal, tags, identity, root, True, (given_up,)) as run:
         try:
             yield run
@@ -82,17 +80,10 @@ def trial_run(
 
 
 class StudyRun:
-    """The run of a study. A store that is away is said once; nothing here raises.
-
-    Args:
-        study: its name.
-        root: folder of the store.
-        run_id: as the study remembers it; empty for a new one.
-    """
+    """The run of a study, maybe one that it remembers. A store that is away is said once; nothing raises."""
 
     def __init__(self, study: StudyName, root: Path, run_id: str = "") -> None:
         self.study, self.root, self.run_id = study, root, run_id
-        self.uri = store.store_uri(root)
         self._client: Any = None
         self._experiment = ""
         self._away = False
@@ -103,14 +94,8 @@ class StudyRun:
         return self.run_id
 
     def tell(self, best: Sequence[float], tags: Mapping[str, str], note: str = "") -> None:
-        """Bring the run up to date.
-
-        Args:
-            best: best value so far, after each finished trial, in the order in which they ended.
-            tags: facts such as how many trials there are of each state.
-            note: Markdown for its page.
-        """
-        self._quietly(lambda: self._tell(best, {**tags, "mlflow.note.content": note}))
+        """Bring the run up to date: best value after each finished trial, facts, Markdown for its page."""
+        self._quietly(lambda: self._tell(best, {**tags, NOTE: note}))
 
     def attach(self, folder: Path) -> None:
         """Attach everything in a folder."""
@@ -124,21 +109,25 @@ class StudyRun:
     def link(self) -> str:
         """Where to look at it; empty while it is in no store."""
         known = self._experiment and self.run_id
-        return store.link(self.uri, self.root, self._experiment, self.run_id) if known else ""
+        return (
+            store.link(store.store_uri(self.root), self.root, self._experiment, self.run_id) if known else ""
+        )
 
     def _begin(self, record: RunRecord, settings: Mapping[str, Any]) -> None:
-        self._client = connect(self.uri, self.root)
-        self._experiment = experiment_of(self._client, self.uri, self.root, studies_name(self.study.project))
-        end_dead_runs(self._client, self._experiment, journal_folder(self.root))
+        found = RunStore(self.root, make=True)
+        self._client, self._experiment = (
+            found.client,
+            found.experiment(experiment_name(self.study.project, "studies")),
+        )
+        found.end_dead_runs(self._experiment)
         tags = record.tags()
         about = {name: text for name, text in tags.items() if is_shared(name) or name.startswith("proc.")}
         about |= {KIND: "study", STUDY: self.study.name, TOKEN: self.study.token}
         same = f"tags.`{TOKEN}` = '{self.study.token}' and tags.`{KIND}` = 'study'"
-        found = self._client.search_runs([self._experiment], same, max_results=1)
-        self.run_id = str(found[0].info.run_id) if found else ""  # the remembered one may be in another store
+        runs = self._client.search_runs([self._experiment], same, max_results=1)
+        self.run_id = str(runs[0].info.run_id) if runs else ""  # the remembered one may be in another store
         if self.run_id:
-            for name, text in about.items():
-                self._client.set_tag(self.run_id, name, text)
+            self._set_tags(about)
             self._client.update_run(self.run_id, status="RUNNING")
         else:
             made = self._client.create_run(self._experiment, tags=about, run_name=f"study:{self.study.name}")
@@ -153,14 +142,17 @@ class StudyRun:
         for step, value in enumerate(best, start=1):
             if step not in held:
                 self._client.log_metric(self.run_id, BEST, value, step=step)
-        known = self._client.get_run(self.run_id).data.tags
-        for name, text in tags.items():
-            if text and known.get(name) != text:
-                self._client.set_tag(self.run_id, name, text)
+        self._set_tags({name: text for name, text in tags.items() if text})
         own = f"tags.`{TOKEN}` = '{self.study.token}' and tags.`{KIND}` = 'trial'"
         for run in self._client.search_runs([self._experiment], own, max_results=MOST_TRIALS):
             if run.data.tags.get(PARENT) != self.run_id:
                 self._client.set_tag(run.info.run_id, PARENT, self.run_id)
+
+    def _set_tags(self, tags: Mapping[str, str]) -> None:
+        known = self._client.get_run(self.run_id).data.tags
+        for name, text in tags.items():
+            if known.get(name) != text:
+                self._client.set_tag(self.run_id, name, text)
 
     def _quietly(self, work: Callable[[], object]) -> None:
         """Do it, or say once that the store is away; the storage keeps all, and `tell` is done again."""
@@ -168,12 +160,11 @@ class StudyRun:
             return
         for last in (False, True):  # the store refuses one of two machines that write the same tag at once
             try:
-                store.check_reachable(self.uri)
+                store.check_reachable(store.store_uri(self.root))
                 work()
                 return
             except Exception as error:
                 if last and not self._away:
-                    reason = store.scrub(f"{type(error).__name__}: {error}").split("\n")[0][:300]
                     remedy = "the study goes on, `drtune study resume` completes it"
-                    log.warning("tracking store: %s; %s", reason, remedy)
+                    log.warning("tracking store: %s; %s", store.answer(error), remedy)
                 self._away = self._away or last

@@ -3,28 +3,20 @@
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, TypeVar
-
-T = TypeVar("T")
+from typing import Any
 
 PROJECT = "drtune"
 """Runs go to the experiment `drtune/pipeline`."""
 MAX_NAME, MAX_PARAM, MAX_TAG = 250, 6000, 8000
 """Characters; mlflow 3.17 utils/validation.py. MLflow cuts longer values without a word in them."""
-
 CUT = " … (cut)"
 
 
-def experiment_name(project: str) -> str:
-    """The one experiment of a project's pipeline and stage runs."""
-    return f"{project}/pipeline"
-
-
-def studies_name(project: str) -> str:
-    """The one experiment of a project's studies and their trials."""
-    return f"{project}/studies"
+def experiment_name(project: str, kind: str = "pipeline") -> str:
+    """The one experiment of a project's `pipeline` and stage runs, or of its `studies` and their trials."""
+    return f"{project}/{kind}"
 
 
 @lru_cache(maxsize=4096)
@@ -39,18 +31,14 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested mappings as one level with dotted names; an empty mapping stays as a value."""
     result: dict[str, Any] = {}
     for name, value in values.items():
-        if isinstance(value, Mapping) and value:
-            result |= flat(value, f"{prefix}{name}.")
-        else:
-            result[f"{prefix}{name}"] = value
+        nested = isinstance(value, Mapping) and value
+        result |= flat(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
     return result
 
 
 def as_text(value: Any) -> str:
     """Text as it is; anything else as YAML and JSON write it: true, null, 0.001, [1, 2]."""
-    if isinstance(value, str):
-        return value
-    return json.dumps(value, ensure_ascii=False, default=str)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def cut(text: str, limit: int) -> str:
@@ -62,8 +50,3 @@ def encoded(value: float) -> float | str:
     """A number for strict JSON, which has no NaN and no infinity: those become text."""
     number = float(value)
     return number if math.isfinite(number) else str(number)
-
-
-def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """`items` in pieces of at most `size`."""
-    return (items[start : start + size] for start in range(0, len(items), size))

@@ -16,14 +16,12 @@ from ruamel.yaml import YAML
 
 from drtune.base.errors import TrackingError, UntrustedError
 from drtune.base.files import inside, read_json
-from drtune.runs.commits import PATIENT
 from drtune.runs.holdings import ENTRY
 from drtune.runs.mlflow_pipeline import RUN
 from drtune.runs.outs import describe_out, listed_files, plain_entry
-from drtune.runs.record import MAX_PATCH_BYTES, git, installed_packages
-from drtune.runs.run_cache import is_held
-from drtune.runs.run_store import SHORT, RunStore, StoredRun
-from drtune.runs.stage_key import cache_folder, cached_object, locked_entries, share_cache
+from drtune.runs.record import MAX_PATCH_BYTES, PATIENT, git, installed_packages
+from drtune.runs.run_store import RunStore, StoredRun
+from drtune.runs.stage_key import cache_folder, cached_object, holds_object, locked_entries, share_cache
 
 PROVENANCE = "provenance"
 NO_PATCH = (".*", "*/.*", "*.dvc", "*Dvcfile")
@@ -34,21 +32,13 @@ MAX_NOTE = 1000
 
 @dataclass(frozen=True)
 class Restored:
-    """What `restore` has made.
+    """What `restore` has made."""
 
-    Attributes:
-        folder: the folder of dvc.yaml in the worktree.
-        stage: name of the run's stage.
-        entry: the stage as in dvc.lock; its outs have no md5 where the run did not end well.
-        missing: results of the run that no cache holds any more; they are not needed to make them again.
-        packages: installed now in another version, as `name now (then)`.
-    """
-
-    folder: Path
+    folder: Path  # of dvc.yaml in the worktree
     stage: str
-    entry: Mapping[str, Any]
-    missing: tuple[str, ...]
-    packages: tuple[str, ...]
+    entry: Mapping[str, Any]  # as in dvc.lock; its outs have no md5 where the run did not end well
+    missing: tuple[str, ...]  # results that no cache holds any more, not needed to make them again
+    packages: tuple[str, ...]  # installed now in another version, as `name now (then)`
 
     @property
     def command(self) -> str:
@@ -59,34 +49,31 @@ class Restored:
 def restore(store: RunStore, run: StoredRun, target: Path) -> Restored:
     """Make a worktree at `target` that holds what the run had: commit, patch, params.yaml, dvc.lock, data.
 
-    Raises:
-        TrackingError: the run cannot be restored; nothing is left at `target` then.
+    TrackingError: the run cannot be restored; nothing is left at `target` then.
     """
     if target.exists():
         raise TrackingError(
             f"{target}: exists already; `git worktree remove --force {target}` removes an earlier one, "
             "or choose another folder with --out"
         )
-    commit = check_restorable(store.root, run)
+    commit = _commit_of(store.root, run)
     with tempfile.TemporaryDirectory(prefix="drtune-") as scratch:
         held = store.fetch(run, PROVENANCE, Path(scratch))
         if held is None or not (held / "params.yaml").is_file():
             raise TrackingError(
-                f"run {run.run_id[:SHORT]} ({run.name}): the store holds no {PROVENANCE}/params.yaml of it; "
+                f"{run.about}: the store holds no {PROVENANCE}/params.yaml of it; "
                 "its files are gone or lie on another machine, so nothing says what it was made from"
             )
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             tree = "worktree", "add", "--quiet", "--detach", str(target), commit
-            demand("git", "-C", str(store.root), *tree)
-            return filled(store.root, run, target, held)
+            _demand("git", "-C", str(store.root), *tree)
+            return _filled(store.root, run, target, held)
         except BaseException as fault:
             forget(store.root, target)
             if isinstance(fault, OSError | ValueError | RecursionError):  # of names that cannot be
-                raise TrackingError(
-                    f"run {run.run_id[:SHORT]} ({run.name}): the files that the store holds of it cannot be "
-                    f"put into {target}: {fault}; restore another run"
-                ) from fault
+                what = f"the files that the store holds of it cannot be put into {target}: {fault}"
+                raise TrackingError(f"{run.about}: {what}; restore another run") from fault
             raise
 
 
@@ -105,64 +92,60 @@ def stage_run_of(store: RunStore, run: StoredRun) -> StoredRun:
         return run
     stages = [store.get(value) for name, value in run.tags.items() if name.startswith(RUN) and value]
     if not stages:
-        raise TrackingError(
-            f"run {run.run_id[:SHORT]} ({run.name}): is no run of a stage and names none; see `drtune runs`"
-        )
+        raise TrackingError(f"{run.about}: is no run of a stage and names none; see `drtune runs`")
     return max(stages, key=lambda stage: stage.started)
 
 
-def check_restorable(root: Path, run: StoredRun) -> str:
-    """The run's commit; refuse a run that is no stage's, or whose commit this clone does not have."""
-    about = f"run {run.run_id[:SHORT]} ({run.name})"
+def _commit_of(root: Path, run: StoredRun) -> str:
     if not run.commit:
-        raise TrackingError(f"{about}: was made without a git commit, nothing says which code it had")
+        raise TrackingError(f"{run.about}: was made without a git commit, nothing says which code it had")
     if run.stage[:1] == "-" or not run.stage.isprintable():
-        raise UntrustedError(f"{about}: {run.stage[:100]!r} is no name of a stage; refused")
+        raise UntrustedError(f"{run.about}: {run.stage[:100]!r} is no name of a stage; refused")
     options = "rev-parse", "--verify", "--quiet", "--end-of-options"
     found = git(root, *options, f"{run.commit}^{{commit}}".replace("\0", ""), seconds=PATIENT).strip()
     if not found:
         remote = run.tags.get("git.remote", "")
+        fetch = f"fetch it from {remote}" if remote else "fetch it"
         raise TrackingError(
-            f"{about}: its commit {run.commit} is not in {root}; "
-            f"{f'fetch it from {remote}' if remote else 'fetch it'} or from host "
+            f"{run.about}: its commit {run.commit} is not in {root}; {fetch} or from host "
             f"{run.tags.get('proc.host', 'unknown')}, where the run was made"
         )
     return found
 
 
-def filled(root: Path, run: StoredRun, target: Path, held: Path) -> Restored:
+def _filled(root: Path, run: StoredRun, target: Path, held: Path) -> Restored:
     """Put patch, settings, lock and data into a fresh worktree."""
-    about = f"run {run.run_id[:SHORT]} ({run.name})"
-    if (patch := held / "code.patch").is_file():
-        apply(patch, target, about)
+    _apply(held / "code.patch", target, run)
     top = Path(git(root, "rev-parse", "--show-toplevel", seconds=PATIENT).strip())
     below = run.tags.get("drtune.folder", "")
     folder = inside(target, below) if below else target
     if not folder.is_dir():
         raise TrackingError(
-            f"{about}: its folder {below!r} is not in commit {run.commit}; restore another run"
+            f"{run.about}: its folder {below!r} is not in commit {run.commit}; restore another run"
         )
     for name in ("params.yaml", "dvc.yaml", "dvc.lock"):  # the patch may have made links of them
         inside(folder, name)
-    for name in ("params.yaml", "dvc.yaml"):
-        if (held / name).is_file():
+        if name != "dvc.lock" and (held / name).is_file():
             shutil.copy(held / name, folder / name)
     if not (held / Path(ENTRY).name).is_file():
-        raise TrackingError(f"{about}: holds no {ENTRY}, it was made outside DVC; nothing says what it read")
-    entry = plain_entry(read_json(held / Path(ENTRY).name), f"{about}, {ENTRY}")
-    lock = read_lock(held / "dvc.lock")
-    for path in (out["path"] for stage in (entry, *lock["stages"].values()) for out in stage.get("outs", [])):
+        raise TrackingError(
+            f"{run.about}: holds no {ENTRY}, it was made outside DVC; nothing says what it read"
+        )
+    entry = plain_entry(read_json(held / Path(ENTRY).name), f"{run.about}, {ENTRY}")
+    read = locked_entries(held / "dvc.lock")
+    stages = {str(name): plain_entry(stage, held / "dvc.lock") for name, stage in read.items()}
+    for path in (out["path"] for stage in (entry, *stages.values()) for out in stage.get("outs", [])):
         inside(target, os.path.normpath(os.path.join(below or ".", path)))
-    write_lock(folder / "dvc.lock", lock, run.stage, entry)
+    _write_lock(folder / "dvc.lock", stages, run.stage, entry)
     project = inside(target, root.resolve().relative_to(top.resolve()).as_posix())
     inside(project, ".dvc/config.local")
     share_cache(root, project)
     deps = {dep["path"]: dep.get("md5", "") for dep in entry.get("deps", [])}
     outs = {out["path"]: out["md5"] for out in entry.get("outs", []) if "md5" in out}
-    check_out(inside(top, below) if below else top, folder, target, {**deps, **outs})
+    _check_out(inside(top, below) if below else top, folder, target, {**deps, **outs})
     if wrong := [path for path, md5 in deps.items() if not holds(folder / path, md5)]:
         raise TrackingError(
-            f"{about}: neither this clone, DVC's cache nor a remote holds what the run read as "
+            f"{run.about}: neither this clone, DVC's cache nor a remote holds what the run read as "
             f"{', '.join(wrong)}; fetch it into the cache (`dvc pull` in {root}, or from host "
             f"{run.tags.get('proc.host', 'unknown')}), or put the folder back as it was, and restore again"
         )
@@ -170,49 +153,39 @@ def filled(root: Path, run: StoredRun, target: Path, held: Path) -> Restored:
     return Restored(folder, run.stage, entry, missing, changed_packages(held / "pip-freeze.txt"))
 
 
-def apply(patch: Path, target: Path, about: str) -> None:
-    """Apply the code of a run to its worktree.
-
-    Raises:
-        TrackingError: it was not recorded, does not fit, or is more than code.
-    """
-    if patch.stat().st_size > 4 * MAX_PATCH_BYTES:
-        raise TrackingError(
-            f"{about}: its patch has {patch.stat().st_size:,} bytes; no run writes such a one"
-        )
+def _apply(patch: Path, target: Path, run: StoredRun) -> None:
+    if not patch.is_file():
+        return
+    size = patch.stat().st_size
+    if size > 4 * MAX_PATCH_BYTES:
+        raise TrackingError(f"{run.about}: its patch has {size:,} bytes; no run writes such a one")
     text = patch.read_text(errors="replace")
-    if len(text) < MAX_NOTE and "diff --git" not in text:
-        raise TrackingError(f"{about}: its uncommitted code was not recorded: {text.strip()}")
+    if size < MAX_NOTE and "diff --git" not in text:
+        raise TrackingError(f"{run.about}: its uncommitted code was not recorded: {text.strip()}")
     if "\nGIT binary patch" in text:  # its size in memory has no bound
-        raise UntrustedError(f"{about}: its patch holds binary content, which is no code; refused")
+        raise UntrustedError(f"{run.about}: its patch holds binary content, which is no code; refused")
     skipped = [f"--exclude={name}" for name in NO_PATCH]
-    demand("git", "-C", str(target), "apply", "--whitespace=nowarn", *skipped, str(patch))
+    _demand("git", "-C", str(target), "apply", "--whitespace=nowarn", *skipped, str(patch))
     settings = [f":(top,icase,glob)**/.dvc{below}" for below in ("", "/**")]
     if git(target, "status", "--porcelain", "--", *settings, seconds=PATIENT):
-        raise UntrustedError(f"{about}: its patch takes settings of DVC away; refused")
+        raise UntrustedError(f"{run.about}: its patch takes settings of DVC away; refused")
 
 
-def read_lock(path: Path) -> dict[str, Any]:
-    """The lock file that a run began with; one without stages where there is none."""
-    stages = locked_entries(path)
-    return {"schema": "2.0", "stages": {str(name): plain_entry(stages[name], path) for name in stages}}
-
-
-def write_lock(path: Path, lock: dict[str, Any], stage: str, entry: Mapping[str, Any]) -> None:
+def _write_lock(path: Path, stages: dict[str, Any], stage: str, entry: Mapping[str, Any]) -> None:
     """The lock that the run began with, with its own stage completed and its inputs as it read them."""
-    stages: dict[str, Any] = lock["stages"]
     read = {dep["path"]: dep for dep in entry.get("deps", [])}
     for made in (out for other in stages.values() for out in other.get("outs", [])):
-        if made["path"] in read:
-            made.update(read[made["path"]])
+        made.update(read.get(made["path"], {}))
     if all("md5" in out for out in entry.get("outs", [])):
         stages[stage] = dict(entry)
     else:  # the run did not end well: to DVC the stage has never run
         stages.pop(stage, None)
-    YAML().dump(lock, path)  # keeps the order, so that the difference to the commit is small
+    YAML().dump(
+        {"schema": "2.0", "stages": stages}, path
+    )  # keeps the order, so that the difference to the commit is small
 
 
-def check_out(root: Path, target: Path, tree: Path, wanted: Mapping[str, str]) -> None:
+def _check_out(root: Path, target: Path, tree: Path, wanted: Mapping[str, str]) -> None:
     """Bring files into the worktree: from DVC's cache, from its remote, else from the folder beside.
 
     Args:
@@ -225,7 +198,7 @@ def check_out(root: Path, target: Path, tree: Path, wanted: Mapping[str, str]) -
     tracked = {out["path"] for entry in lock.values() for out in entry.get("outs", []) if "md5" in out}
     paths = [path for path in wanted if path in tracked]
     cache = cache_folder(root)
-    if not all(is_held(cache, wanted[path]) for path in paths):
+    if not all(holds_object(cache, wanted[path]) for path in paths):
         dvc(target, "fetch", "--", *paths)
     for path in paths:
         held = cached_object(cache, wanted[path])
@@ -249,35 +222,24 @@ def holds(path: Path, md5: str) -> bool:
 
 def changed_packages(then: Path) -> tuple[str, ...]:
     """Packages of the run's list that are installed in another version now, or not at all."""
-    if not then.is_file():
-        return ()
-    old = dict(line.split("==") for line in then.read_text().splitlines() if "==" in line)
+    lines = then.read_text().splitlines() if then.is_file() else []
+    old = dict(line.split("==") for line in lines if "==" in line)
     new = dict(line.split("==") for line in installed_packages())
-    return tuple(
-        f"{name} {new.get(name, 'absent')} (then {version})"
-        for name, version in old.items()
-        if new.get(name) != version
-    )
+    changed = {name: version for name, version in old.items() if new.get(name) != version}
+    return tuple(f"{name} {new.get(name, 'absent')} (then {version})" for name, version in changed.items())
 
 
 def dvc(folder: Path, *arguments: str, quiet: bool = True) -> int:
     """Exit code of one DVC command in a folder, which owns no experiment around this process."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("DVC_EXP")}
-    for name in ("DVC_ROOT", "DVC_STAGE"):
-        environment.pop(name, None)
+    own = ("DVC_EXP", "DVC_ROOT", "DVC_STAGE")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(own)}
     output = subprocess.DEVNULL if quiet else None
     command = [sys.executable, "-m", "dvc", *arguments]
-    return subprocess.run(
-        command, cwd=folder, env=environment, stdout=output, stderr=output, check=False
-    ).returncode
+    return subprocess.run(command, cwd=folder, env=environment, stdout=output, stderr=output).returncode
 
 
-def demand(*command: str) -> None:
-    """Run a command.
-
-    Raises:
-        TrackingError: it fails; the message holds what it says.
-    """
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+def _demand(*command: str) -> None:
+    """Run a command; a `TrackingError` with what it says where it fails."""
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace")
     if done.returncode != 0:
         raise TrackingError(f"`{' '.join(command)}` failed: {done.stderr.strip() or done.stdout.strip()}")

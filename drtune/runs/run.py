@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
@@ -20,7 +21,7 @@ log = logging.getLogger(__name__)
 P = ParamSpec("P")
 
 
-def quiet(method: Callable[Concatenate["StageRun", P], None]) -> Callable[Concatenate["StageRun", P], None]:
+def _quiet(method: Callable[Concatenate["StageRun", P], None]) -> Callable[Concatenate["StageRun", P], None]:
     """Report what goes wrong in a method once, instead of raising it: tracking never fails a stage."""
 
     @functools.wraps(method)
@@ -34,12 +35,9 @@ def quiet(method: Callable[Concatenate["StageRun", P], None]) -> Callable[Concat
 
 
 class StageRun:
-    """One run of a stage, written to its journal; the shipper carries it to the store.
+    """One run of a stage, written to its journal, which a shipper, not yet started, carries to the store.
 
-    Args:
-        journal: the open journal.
-        shipper: the thread that ships it, not yet started.
-        where: returns what `link` shows; empty text while the run is in no store.
+    `where` returns what `link` shows; empty text while the run is in no store.
     """
 
     def __init__(self, journal: Journal, shipper: Shipper, where: Callable[[], str]) -> None:
@@ -49,13 +47,10 @@ class StageRun:
         self._infinite: set[str] = set()
 
     def begin(self, tags: Mapping[str, str]) -> None:
-        """Start shipping, beside the work.
-
-        A continued run gets the tags of this process and is RUNNING again.
-        """
+        """Start shipping beside the work; a continued run gets the tags of this process and runs again."""
         if self.journal.continued:
             self.set_tags({**tags, "drtune.resumed": "1"})
-            self.journal.write("status", status="RUNNING")
+            self._write("status", status="RUNNING")
         self.shipper.start()
 
     @property
@@ -63,18 +58,20 @@ class StageRun:
         """Where to look at the run: an address, a command to start the page, or the journal's path."""
         return self._where() or f"not in a tracking store yet; journal: {self.journal.path}"
 
-    @quiet
+    @_quiet
+    def _write(self, kind: str, /, **fields: Any) -> None:
+        self.journal.write(kind, **fields)
+
+    @_quiet
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Settings, nested ones with dotted names. The first value of a name stands, as MLflow has it."""
-        texts = {
-            legal_name(name): cut(scrub(as_text(value)), MAX_PARAM) for name, value in flat(params).items()
-        }
+        texts = {legal_name(name): scrub(as_text(value)) for name, value in flat(params).items()}
         for name, text in texts.items():
-            if self._params.setdefault(name, text) != text:
+            if self._params.setdefault(name, cut(text, MAX_PARAM)) != cut(text, MAX_PARAM):
                 self.report(f"parameter {name}", f"is {self._params[name]} already, {text} is not recorded")
         self.journal.write("params", values={name: self._params[name] for name in texts})
 
-    @quiet
+    @_quiet
     def log_metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Numbers at one step; costs microseconds.
 
@@ -83,19 +80,21 @@ class StageRun:
         stored by MLflow (it becomes 1.8e308 and flattens every chart): it stays in the journal, and the tag
         `drtune.infinite.<name>` says at which step it came first since the run was started or continued.
         """
-        done = self.journal.last_step
-        fresh = {legal_name(name): encoded(value) for name, value in values.items()}
+        done, fresh = self.journal.last_step, {legal_name(name): encoded(v) for name, v in values.items()}
         if done:
             fresh = {name: value for name, value in fresh.items() if step > done.get(name, -1)}
-        if not fresh:
-            return
-        self.journal.write("metrics", step=int(step), values=fresh)
+        if fresh:
+            self.journal.write("metrics", step=int(step), values=fresh)
         for name, value in fresh.items():
             if value in ("inf", "-inf") and name not in self._infinite:
                 self._infinite.add(name)
                 self.journal.write("tags", values={f"drtune.infinite.{name}": f"{value} at step {step}"})
 
-    @quiet
+    def kept(self, name: str) -> None:
+        """A file or folder that lies among the journal's files already."""
+        self._write("artifact", folder=os.path.dirname(name), name=os.path.basename(name))
+
+    @_quiet
     def log_artifact(self, path: Path, folder: str = "") -> None:
         """A file or folder as it is now: it is copied, so it may change or go afterwards."""
         target = self.journal.files / folder / path.name
@@ -104,29 +103,27 @@ class StageRun:
             shutil.copytree(path, target, dirs_exist_ok=True)
         else:
             shutil.copy2(path, target)
-        self.journal.write("artifact", folder=folder, name=path.name)
+        self.kept(f"{folder}/{path.name}".lstrip("/"))
 
-    @quiet
+    @_quiet
     def log_text(self, text: str, name: str) -> None:
         """A text under a name that may hold folders, such as `provenance/code.patch`."""
         target = self.journal.files / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
-        folder = os.path.dirname(name)
-        self.journal.write("artifact", folder=folder, name=target.name)
+        self.kept(name)
 
-    @quiet
-    def log_input(self, name: str, path: str, md5: str, context: str) -> None:
+    @_quiet
+    def log_input(self, path: str, md5: str, context: str) -> None:
         """A data set or bank that was read: its path from the root and its DVC md5, no copy."""
-        self.journal.write("input", name=name, path=str(path), md5=md5, context=context)
+        self.journal.write("input", name=path, path=path, md5=md5, context=context)
 
-    @quiet
+    @_quiet
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         """Facts about the run; a later value replaces an earlier one."""
         values = {legal_name(name): cut(scrub(as_text(value)), MAX_TAG) for name, value in tags.items()}
         self.journal.write("tags", values=values)
 
-    @quiet
     def log_provenance(self, record: RunRecord, root: Path) -> None:
         """Attach what restores the run: params.yaml, dvc.yaml, dvc.lock, the patch and the packages."""
         for name in ("params.yaml", "dvc.yaml", "dvc.lock"):
@@ -136,7 +133,6 @@ class StageRun:
             self.log_text(record.patch, "provenance/code.patch")
         self.log_text("\n".join(record.packages) + "\n", "provenance/pip-freeze.txt")
 
-    @quiet
     def log_deps(self, deps: Mapping[str, str]) -> None:
         """Path -> md5 of all dependencies: a tag, or an artifact where it is too long for one."""
         text = json.dumps(dict(deps), sort_keys=True)
@@ -146,27 +142,21 @@ class StageRun:
             self.log_text(text, "provenance/dvc-deps.json")
 
     def close(self, status: str, seconds: float) -> bool:
-        """Write the final status and ship what is left, for at most so many seconds.
+        """Write the final status and ship what is left, for at most so many seconds; has the store all?
 
-        Returns:
-            Whether the store has everything; if not, the journal keeps it.
+        The journal keeps it in any case, until `drtune gc`.
         """
+        self._write("status", status=status)
+        done = False
         try:
-            self.journal.write("status", status=status)
-            done = self.shipper.close(seconds)
-            if done:
-                shutil.rmtree(self.journal.files, ignore_errors=True)
-            else:
-                log.warning(
-                    "tracking store: %s is not shipped completely and is kept; `drtune sync` ships it",
-                    self.journal.path,
-                )
+            if not (done := self.shipper.close(seconds)):
+                left = "is not shipped completely and is kept; `drtune sync` ships it"
+                log.warning("tracking store: %s %s", self.journal.path, left)
             self.journal.close()
             if not self.shipper.is_alive():
                 self.journal.release()
         except Exception as error:
             self.report("close", error)
-            return False
         return done
 
     def report(self, what: str, problem: object) -> None:
@@ -178,29 +168,18 @@ class StageRun:
 
 def run_tags(stage: str, record: RunRecord, key: str) -> dict[str, str]:
     """Tags of every stage run; the `mlflow.` ones fill columns of its page."""
+    user = ""
+    with suppress(OSError, KeyError):  # a bare user id, as in a container, has no name
+        user = getpass.getuser()
     own = {
         "drtune.kind": "stage",
         "drtune.stage": stage,
         "drtune.stage_key": key,
         "drtune.schema": "1",
-        "drtune.invocation": record.exp_name or record.commit,
+        "drtune.invocation": record.facts["dvc.exp_name"] or record.commit,
         "mlflow.source.git.commit": record.commit,
         "mlflow.source.name": os.path.basename(sys.argv[0]),
         "mlflow.source.type": "LOCAL",
-        "mlflow.user": user_name(),
+        "mlflow.user": user,
     }
-    tags = record.tags() | {name: value for name, value in own.items() if value}
-    return {name: scrub(value) for name, value in tags.items()}
-
-
-def user_name() -> str:
-    """Login name; empty for a bare user id, as in a container."""
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return ""
-
-
-def next_sample(last_step: Mapping[str, int]) -> int:
-    """Number of the first system sample that a continued journal does not hold."""
-    return 1 + max((step for name, step in last_step.items() if name.startswith("system/")), default=-1)
+    return {name: scrub(value) for name, value in {**record.facts, **own}.items() if value}

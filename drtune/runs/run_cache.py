@@ -19,10 +19,17 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from drtune.base.errors import ConfigError, TrackingError
-from drtune.base.yaml import read_yaml
-from drtune.runs.outs import completed_entry, describe_outs, folder_listing, listed_files, md5_of
-from drtune.runs.stage_key import cache_folder, cached_object, content_hash, stage_key
+from drtune.base.errors import TrackingError
+from drtune.runs.outs import completed_entry, describe_outs, folder_listing, md5_of
+from drtune.runs.stage_key import (
+    cache_folder,
+    cached_object,
+    content_hash,
+    holds_result,
+    result_at,
+    results_of,
+    stage_key,
+)
 
 PROTECTED = 0o444
 """Rights of an object; DVC trusts one that has them and hashes any other again."""
@@ -32,33 +39,36 @@ MILLISECOND = 1_000_000
 
 
 def record_result(root: Path, entry: Mapping[str, Any], folder: Path) -> str:
-    """Let DVC know a finished result of a stage; the same again changes nothing.
+    """Let DVC know a finished result of a stage, now the newest of its key; the same again changes nothing.
 
     Args:
         root: a DVC repository, also a worktree that shares its cache.
-        entry: the stage as dvc.lock describes it, with the parameters that the result was made under. What it
-            says of the content of its outs is not read. They are outs that DVC caches; an entry does not
-            tell them from those with `cache: false`, which do not occur here.
-        folder: holds the outs under the paths that `entry` gives; they are copied. A file's right to be
-            executed is not kept.
+        entry: the stage as dvc.lock describes it, with the parameters that the result was made under.
+        folder: holds the outs under the paths that `entry` gives, such as DVC caches; they are copied.
 
     Returns:
-        The stage key. Its newest result, the one that DVC takes, is now this one.
+        The stage key.
 
     Raises:
         ConfigError: `root` is no DVC repository, or DVC cannot read its settings.
-        TrackingError: an out is missing, changes meanwhile, or the cache cannot be written. The run cache
-            then has no entry of the result, and what is in the cache is whole.
+        TrackingError: an out is missing, changes meanwhile, or the cache cannot be written; it stays whole.
     """
     cache, key = cache_folder(root), stage_key(entry)
-    names = all_outs(entry, folder)
+    names = [str(out["path"]) for out in entry.get("outs", [])]
+    if missing := [name for name in names if not (folder / name).exists()]:
+        raise TrackingError(
+            f"{folder}: holds no {', '.join(missing)}; a result is recorded whole, with {', '.join(names)}. "
+            "Let the stage end well there first"
+        )
     try:
         complete = completed_entry(entry, describe_outs(folder, names))
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=ASIDE, dir=cache) as aside:
-            for item in lay_aside(cache, folder, complete["outs"], Path(aside)):
-                move(item, cached_object(cache, item.name), cache)
-            add_entry(cache, key, complete, Path(aside))
+            for item in _lay_aside(cache, folder, complete["outs"], Path(aside)):
+                target = cached_object(cache, item.name)
+                _make_folder(target.parent, cache)
+                item.replace(target)
+            _add_entry(cache, key, complete, Path(aside))
     except OSError as fault:
         raise TrackingError(
             f"{cache}: cannot take the result in {folder}: {fault}; the run cache has no entry of it. "
@@ -68,42 +78,16 @@ def record_result(root: Path, entry: Mapping[str, Any], folder: Path) -> str:
 
 
 def is_recorded(root: Path, key: str) -> bool:
-    """Whether the run cache holds a result of this key with all its objects.
-
-    It is the newest that counts, since DVC looks at no other.
-
-    Raises:
-        ConfigError: `root` is no DVC repository, or DVC cannot read its settings.
-    """
-    cache = cache_folder(root)
-    newest = max(results_of(cache, key).glob("*"), key=lambda path: path.stat().st_mtime, default=None)
-    entry = entry_at(newest) if newest else None
-    return entry is not None and all(is_held(cache, out.get("md5", "")) for out in entry.get("outs", []))
+    """Whether DVC's cache holds a result of this key, see `stage_key.holds_result` and `cache_folder`."""
+    return holds_result(cache_folder(root), key)
 
 
-def results_of(cache: Path, key: str) -> Path:
-    """The folder of the run cache with a file for each result of a stage key."""
-    return cache / "runs" / key[:2] / key
-
-
-def all_outs(entry: Mapping[str, Any], folder: Path) -> list[str]:
-    """Paths of a stage's outs, in the entry's order, which counts for the key."""
-    names = [str(out["path"]) for out in entry.get("outs", [])]
-    missing = [name for name in names if not (folder / name).exists()]
-    if missing:
-        raise TrackingError(
-            f"{folder}: holds no {', '.join(missing)}; a result is recorded whole, with {', '.join(names)}. "
-            "Let the stage end well there first"
-        )
-    return names
-
-
-def lay_aside(cache: Path, folder: Path, outs: Iterable[Mapping[str, Any]], aside: Path) -> list[Path]:
+def _lay_aside(cache: Path, folder: Path, outs: Iterable[Mapping[str, Any]], aside: Path) -> list[Path]:
     """Make every object that the cache lacks, named by its md5; a folder's listing comes after its files."""
     made: list[Path] = []
     for out in outs:
         path = folder / out["path"]
-        for md5, source in objects_of(path, out["md5"]).items():
+        for md5, source in _objects_of(path, out["md5"]).items():
             item = aside / md5
             if cached_object(cache, md5).is_file() or item in made:
                 continue
@@ -121,7 +105,7 @@ def lay_aside(cache: Path, folder: Path, outs: Iterable[Mapping[str, Any]], asid
     return made
 
 
-def objects_of(path: Path, md5: str) -> dict[str, Path | bytes]:
+def _objects_of(path: Path, md5: str) -> dict[str, Path | bytes]:
     """md5 -> file or content of each object that a described out consists of."""
     if not md5.endswith(".dir"):
         return {md5: path}
@@ -130,15 +114,15 @@ def objects_of(path: Path, md5: str) -> dict[str, Path | bytes]:
     return {**files, md5: json.dumps(listing, sort_keys=True).encode()}
 
 
-def add_entry(cache: Path, key: str, entry: Mapping[str, Any], aside: Path) -> None:
+def _add_entry(cache: Path, key: str, entry: Mapping[str, Any], aside: Path) -> None:
     """Write a result's file, unless it is there, and make it the newest of its key."""
     value = content_hash(entry)
     target = results_of(cache, key) / value
-    if entry_at(target) is None:
+    if result_at(target) is None:
         fresh = aside / key / value
-        make_folder(fresh.parent, cache)
+        _make_folder(fresh.parent, cache)
         YAML().dump(dict(entry), fresh)
-        make_folder(target.parent.parent, cache)
+        _make_folder(target.parent.parent, cache)
         try:  # the folder as a whole: DVC breaks off at one without a file, or with a folder, in it
             fresh.parent.rename(target.parent)
         except OSError:  # it holds other results
@@ -149,32 +133,9 @@ def add_entry(cache: Path, key: str, entry: Mapping[str, Any], aside: Path) -> N
         os.utime(target, ns=(now, now))
 
 
-def entry_at(path: Path) -> dict[str, Any] | None:
-    """A result's file; None where there is none that can be read."""
-    try:
-        return read_yaml(path)
-    except ConfigError:
-        return None
-
-
-def is_held(cache: Path, md5: str) -> bool:
-    """Whether the cache has a file, or a folder's listing and every file in it."""
-    held = cached_object(cache, md5)
-    if not held.is_file() or not md5.endswith(".dir"):
-        return held.is_file()
-    return all(cached_object(cache, part).is_file() for part in listed_files(held, Path()).values())
-
-
-def move(item: Path, target: Path, cache: Path) -> None:
-    """Rename into the cache."""
-    make_folder(target.parent, cache)
-    item.replace(target)
-
-
-def make_folder(folder: Path, cache: Path) -> None:
+def _make_folder(folder: Path, cache: Path) -> None:
     """Make a folder below the cache with the cache's own rights, which it may give to a group."""
-    if folder.is_dir():
-        return
-    make_folder(folder.parent, cache)
-    folder.mkdir(exist_ok=True)
-    folder.chmod(S_IMODE(cache.stat().st_mode))
+    if not folder.is_dir():
+        _make_folder(folder.parent, cache)
+        folder.mkdir(exist_ok=True)
+        folder.chmod(S_IMODE(cache.stat().st_mode))

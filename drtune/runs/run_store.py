@@ -1,18 +1,34 @@
-"""Reading a tracking store: find runs, fetch what they hold, register models. Writes no run."""
+"""The one door to MLflow: a project's store, its experiments and runs. What it cannot do is one sentence."""
 
+import logging
 import os
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from drtune.base.errors import TrackingError
+from drtune.base.files import replacing
 from drtune.runs import store
+from drtune.runs.journal import ENDED, journal_folder, last_status
+from drtune.runs.lifecycle import claim, process_is_gone, release
+from drtune.runs.naming import PROJECT, experiment_name
 
 PAGE = 1000
+ACTIVE, DELETED, ALL = 1, 2, 3
+"""MLflow's `ViewType`."""
+NEWEST = ["attributes.start_time DESC"]
 SHORT = 8
 """Characters of a run id, key or commit that tables show."""
+LOCK_SECONDS = 60.0
+NONE_YET = (
+    "there is no tracking store; 'dvc repro' makes it with the first run, `drtune sync` from the journals of "
+    "earlier ones. Run this in the project's folder, or name the store in MLFLOW_TRACKING_URI"
+)
 
 
 @dataclass(frozen=True)
@@ -46,144 +62,182 @@ class StoredRun:
     @property
     def method(self) -> str:
         """Method that was trained or measured; empty for the stages before."""
-        named = self.params.get("train.method", "")
         words = self.name.split()
         follows = self.stage.partition("@")[0] in ("train", "evaluate") and len(words) > 1
-        return named or (words[1] if follows else "")
+        return self.params.get("train.method", "") or (words[1] if follows else "")
+
+    @property
+    def about(self) -> str:
+        """How messages name it."""
+        return f"run {self.run_id[:SHORT]} ({self.name})"
 
 
 class RunStore:
-    """The store that the stages of this folder log to.
+    """The store that the stages of the folder `root` log to; `make`: make a local one that is missing.
 
-    Args:
-        root: folder of the store, see `stage_key.store_root`.
-
-    Raises:
-        TrackingError: there is none yet, or it does not answer.
+    Every method raises a `TrackingError` where the store cannot be used, and at once where there is none.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, make: bool = False, project: str = PROJECT) -> None:
         store.set_defaults()
-        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-        self.root, self.uri = root, store.store_uri(root)
-        database = store.sqlite_path(self.uri)
-        if database and not database.is_file():
-            raise TrackingError(
-                f"{database}: there is no tracking store; 'dvc repro' makes it with the first run. "
-                "Run this in the project's folder, or name the store in MLFLOW_TRACKING_URI"
-            )
-        try:
+        self.root, self.uri, self.project = root, store.store_uri(root), project
+        self.database = store.sqlite_path(self.uri)
+        if self.database and not make and not has_content(self.database):
+            raise TrackingError(f"{self.database}: {NONE_YET}")
+        with store.in_words(self.uri):
             store.check_reachable(self.uri)
-        except ConnectionError as fault:
-            raise TrackingError(f"{fault}; start the store, or change MLFLOW_TRACKING_URI") from None
 
     @cached_property
-    def client(self) -> Any:
-        """An `MlflowClient` of the store."""
-        from mlflow import MlflowClient
+    def client(self) -> store.Worded:
+        """An `MlflowClient`; a database that may be empty is first used by one process at a time."""
+        with store.in_words(self.uri):
+            from mlflow import MlflowClient
 
-        return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+            # its tracebacks would stand between our sentences
+            logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+            if self.database and not has_content(self.database):
+                with FileLock(f"{self.database}.lock", timeout=LOCK_SECONDS):
+                    prepare_database(self.database, self.root)
+            if self.database:
+                store.use_write_ahead_log(self.database)
+            if self.database or store.is_server(self.uri):
+                return store.Worded(MlflowClient(self.uri, self.uri), self.uri)
+            (self.root / ".drtune").mkdir(parents=True, exist_ok=True)
+            with FileLock(self.root / ".drtune" / "store.lock", timeout=LOCK_SECONDS):
+                client = MlflowClient(self.uri, self.uri)
+                client.search_experiments(max_results=1)
+                return store.Worded(client, self.uri)
 
-    def search(self, text: str = "", limit: int | None = None) -> Iterator[StoredRun]:
-        """Runs that a filter in MLflow's language chooses, newest first, of all experiments.
+    def experiment(self, name: str) -> str:
+        """Id of an experiment; made where it is missing, with its artifacts in the store root."""
+        found = self._active(name)
+        if found is None:
+            folder = None if store.is_server(self.uri) else (self.root / "mlruns" / name).as_uri()
+            tags = {"mlflow.experimentKind": "custom_model_development"}
+            try:
+                return str(self.client.create_experiment(name, artifact_location=folder, tags=tags))
+            except TrackingError:
+                if (found := self._active(name)) is None:  # another process may have been first
+                    raise
+        return found
 
-        Raises:
-            TrackingError: the store cannot be used.
-        """
-        experiments = [found.experiment_id for found in self._ask(self.client.search_experiments)]
+    def _active(self, name: str) -> str | None:
+        found = self.client.get_experiment_by_name(name)
+        if found is not None and found.lifecycle_stage != "active":
+            raise TrackingError(
+                f"experiment {name} is deleted; bring it back with `mlflow experiments restore -x "
+                f"{found.experiment_id}`: {store.scrub(self.uri)} still holds its runs"
+            )
+        return str(found.experiment_id) if found else None
+
+    def search(self, text: str = "", limit: int | None = None, view: int = ACTIVE) -> Iterator[StoredRun]:
+        """Runs that a filter in MLflow's language chooses, newest first, of all experiments."""
+        self._active(experiment_name(self.project))
+        experiments = [found.experiment_id for found in self.client.search_experiments()]
+        how = {"order_by": NEWEST, "run_view_type": view}
         token, given = None, 0
         while experiments and (limit is None or given < limit):
-            page = self._ask(
-                self.client.search_runs,
-                experiments,
-                text,
-                max_results=min(PAGE, limit - given if limit else PAGE),
-                order_by=["attributes.start_time DESC"],
-                page_token=token,
-            )
-            yield from map(as_stored, page)
+            most = min(PAGE, limit - given if limit else PAGE)
+            page = self.client.search_runs(experiments, text, max_results=most, page_token=token, **how)
+            yield from map(_as_stored, page)
             given, token = given + len(page), page.token
             if not token:
                 return
 
     def get(self, name: str) -> StoredRun:
-        """The run with this id, the beginning of it, or this name if only one has it.
+        """The run with this id, the beginning of it, or this name if only one has it."""
 
-        Raises:
-            TrackingError: none, or several; the message lists them.
-        """
-        runs = [run for run in self.search() if run.run_id.startswith(name) or run.name == name]
+        def called(view: int) -> list[StoredRun]:
+            return [run for run in self.search(view=view) if run.run_id.startswith(name) or run.name == name]
+
+        runs = called(ACTIVE)
         exact = [run for run in runs if run.run_id == name]
         if len(exact or runs) == 1:
             return (exact or runs)[0]
-        if not runs:
-            raise TrackingError(
-                f"run {name!r}: no such run in {store.scrub(self.uri)}; `drtune runs` lists those there are"
-            )
-        found = ", ".join(f"{run.run_id[:SHORT]} ({run.name})" for run in runs[:SHORT])
-        raise TrackingError(f"run {name!r}: {len(runs)} runs are called so: {found}; give more of the id")
+        if runs:
+            found = ", ".join(f"{run.run_id[:SHORT]} ({run.name})" for run in runs[:SHORT])
+            raise TrackingError(f"run {name!r}: {len(runs)} runs are called so: {found}; give more of the id")
+        if gone := called(DELETED):
+            back = f"bring it back with `mlflow runs restore --run-id {gone[0].run_id}`"
+            raise TrackingError(f"run {name!r}: is deleted in {store.scrub(self.uri)}; {back}")
+        raise TrackingError(
+            f"run {name!r}: no such run in {store.scrub(self.uri)}; `drtune runs` lists those there are, "
+            "`drtune sync` brings those of the journals"
+        )
 
     def fetch(self, run: StoredRun, name: str, folder: Path) -> Path | None:
-        """Copy one artifact of a run into a folder; None where the run does not hold it.
-
-        Raises:
-            TrackingError: the store's files cannot be reached.
-        """
-        parent = os.path.dirname(name)
-        listed = self._ask(self.client.list_artifacts, run.run_id, parent or None)
+        """Copy one artifact of a run into a folder; None where the run does not hold it."""
+        listed = self.client.list_artifacts(run.run_id, os.path.dirname(name) or None)
         if name not in {file.path for file in listed}:
             return None
-        return Path(self._ask(self.client.download_artifacts, run.run_id, name, str(folder)))
+        return Path(self.client.download_artifacts(run.run_id, name, str(folder)))
 
     def link(self, run: StoredRun) -> str:
         """Where a person looks at it."""
         return store.link(self.uri, self.root, run.experiment_id, run.run_id)
 
     def register(self, name: str, run: StoredRun, artifact: str, tags: Mapping[str, str], alias: str) -> str:
-        """Make a new version of a registered model from an artifact of a run; returns its number.
-
-        Raises:
-            TrackingError: the registry refuses the name or the alias.
-        """
-        from mlflow.exceptions import MlflowException, RestException
-
+        """Make a new version of a registered model from an artifact of a run; returns its number."""
         try:
             self.client.get_registered_model(name)
-        except (MlflowException, RestException):
-            self._ask(self.client.create_registered_model, name)
-        location = self._ask(self.client.get_run, run.run_id).info.artifact_uri
-        made = self._ask(
-            self.client.create_model_version, name, f"{location}/{artifact}", run.run_id, tags=dict(tags)
-        )
+        except TrackingError:
+            self.client.create_registered_model(name)
+        source = f"{self.client.get_run(run.run_id).info.artifact_uri}/{artifact}"
+        made = self.client.create_model_version(name, source, run.run_id, tags=dict(tags))
         if alias:
-            self._ask(self.client.set_registered_model_alias, name, alias, made.version)
+            self.client.set_registered_model_alias(name, alias, made.version)
         return str(made.version)
 
-    def add(self, run: StoredRun, path: Path) -> None:
-        """Attach a file or folder to a run."""
-        self._ask(self.client.log_artifact, run.run_id, str(path))
+    def dead_runs(self, experiment: str) -> dict[str, int]:
+        """Runs that say RUNNING although their process is gone: run id -> when it was last alive, in ms.
 
-    def _ask(self, call: Any, *args: Any, **kwargs: Any) -> Any:
-        """Call the store; what it answers instead becomes a fault in words."""
-        from mlflow.exceptions import MlflowException
+        A journal tells by its lock; without one the process does, if it ran on this host.
+        """
+        dead = {}
+        for run in self.client.search_runs([experiment], "attributes.status = 'RUNNING'", max_results=PAGE):
+            tags = run.data.tags
+            name = Path(tags.get("drtune.journal", "").split(" ")[-1]).name or "none"
+            journal = journal_folder(self.root) / f"{name}.jsonl"
+            if journal.exists():
+                if (lock := claim(journal)) is None:
+                    continue
+                if last_status(journal) not in ENDED:  # else the end is known and only has to be shipped
+                    dead[run.info.run_id] = int(journal.stat().st_mtime * 1000)
+                release(lock)
+            elif process_is_gone(tags):
+                dead[run.info.run_id] = time.time_ns() // 1_000_000
+        return dead
 
-        try:
-            return call(*args, **kwargs)
-        except (MlflowException, OSError) as fault:
-            reason = store.scrub(str(fault)).split("\n")[0]
-            raise TrackingError(f"{store.scrub(self.uri)}: {reason}") from None
+    def end_dead_runs(self, experiment: str) -> list[str]:
+        """Give the dead runs their true status, KILLED, and the tag `drtune.orphaned`; returns their ids."""
+        dead = self.dead_runs(experiment)
+        for run, ended in dead.items():
+            self.client.set_tag(run, "drtune.orphaned", "true")
+            self.client.set_terminated(run, "KILLED", ended)
+        return list(dead)
 
 
-def as_stored(run: Any) -> StoredRun:
-    """Plain values of an MLflow run."""
+def has_content(database: Path) -> bool:
+    """Whether there is a database; an empty file is none."""
+    return database.is_file() and database.stat().st_size > 0
+
+
+def prepare_database(path: Path, root: Path) -> None:
+    """Make a sqlite store complete before it gets its name; `root` gets the artifacts of `Default` too.
+
+    A first use by two processes, or one cut short, can spoil MLflow's database for good: hold a lock here.
+    """
+    if has_content(path):
+        return
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    for left in ("-wal", "-shm"):  # of a database that was deleted: they would be read into the new one
+        path.with_name(path.name + left).unlink(missing_ok=True)
+    with replacing(path) as fresh:
+        SqlAlchemyStore(f"sqlite:///{fresh}", (root / "mlruns").as_uri()).engine.dispose()
+
+
+def _as_stored(run: Any) -> StoredRun:
     info, data = run.info, run.data
-    return StoredRun(
-        info.run_id,
-        info.run_name or "",
-        info.status,
-        info.start_time or 0,
-        info.experiment_id,
-        data.tags,
-        data.params,
-        data.metrics,
-    )
+    about = info.run_id, info.run_name or "", info.status, info.start_time or 0, info.experiment_id
+    return StoredRun(*about, data.tags, data.params, data.metrics)

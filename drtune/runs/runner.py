@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -32,28 +32,12 @@ SHOWN = 20
 
 
 class RunReport:
-    """What a stage reports goes to its run and to the terminal.
-
-    Args:
-        run: the open run.
-        checkpoints: folder for the running state of the work.
-        downloads: folder for fetched archives.
-    """
+    """What a stage reports goes to its run and to the terminal; `checkpoints`: its running state."""
 
     def __init__(self, run: StageRun, checkpoints: Path, downloads: Path) -> None:
         self.run, self.checkpoints, self.downloads = run, checkpoints, downloads
-
-    def log_params(self, params: Mapping[str, Any]) -> None:
-        """To the run."""
-        self.run.log_params(params)
-
-    def log_metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """To the run."""
-        self.run.log_metrics(values, step)
-
-    def log_artifact(self, path: Path) -> None:
-        """To the run."""
-        self.run.log_artifact(path)
+        self.log_params, self.log_metrics = run.log_params, run.log_metrics
+        self.log_artifact = run.log_artifact
 
     def progress(self, label: str, unit: str, scale: float = 1.0) -> Bar:
         """A bar on a terminal, plain lines elsewhere."""
@@ -122,10 +106,8 @@ def work(name: str) -> None:
 def tell_of_changes(record: RunRecord) -> None:
     """Say which changed files the run keeps as a patch, for others to see, and which it leaves out."""
     kept = re.findall(r"^diff --git a/(.*) b/", record.patch, re.MULTILINE)
-    for files, what in (
-        (kept, "kept with the run"),
-        (record.left_out, "left out, no code or may hold a key"),
-    ):
+    left = "left out, no code or may hold a key"
+    for files, what in ((kept, "kept with the run"), (record.left_out, left)):
         if files:
             more = f" and {len(files) - SHOWN} more" if len(files) > SHOWN else ""
             print(f"changed since {record.commit[:7]}, {what}: {', '.join(files[:SHOWN])}{more}", flush=True)
@@ -150,12 +132,10 @@ def downloads_of(root: Path) -> Path:
 
 def warn_of_other_numbers(record: RunRecord) -> None:
     """Say which packages that can move a number are not those of numbers.lock, the stage's dependency."""
-    if not NUMBERS.is_file():
-        return
-    pins: dict[str, set[str]] = {}
-    for line in NUMBERS.read_text().splitlines():
+    pins: dict[str, list[str]] = {}
+    for line in NUMBERS.read_text().splitlines() if NUMBERS.is_file() else ():
         name, _, version = line.split(" ")[0].partition("==")
-        pins.setdefault(name, set()).add(version)
+        pins.setdefault(name, []).append(version)
     installed = dict(package.split("==") for package in record.packages)
     other = sorted(
         f"{name} {installed[name]} (pinned: {', '.join(sorted(versions))})"

@@ -1,7 +1,12 @@
-"""Load of the machine over time, under the names of MLflow's System metrics tab."""
+"""Load of the machine over time, under the names of MLflow's System metrics tab, and most memory taken.
+
+MLflow's own monitor sends to the store by itself: a store that is away would lose its samples.
+"""
 
 import importlib
 import logging
+import resource
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,58 +16,53 @@ import psutil
 
 log = logging.getLogger(__name__)
 
+EVERY_SECONDS = 10.0
 MEGABYTE = 1e6
 Log = Callable[[Mapping[str, float], int], None]
 
 
-class SystemMetrics(threading.Thread):
-    """Logs a sample every few seconds until stopped.
+@contextmanager
+def sampling(log_metrics: Log, last_step: Mapping[str, int], wanted: bool) -> Iterator[None]:
+    """Log the machine's load during the block, where wanted, numbered on from the samples in `last_step`."""
+    stop, number = threading.Event(), next_sample(last_step)
 
-    Args:
-        log: takes name -> value and the sample's number.
-        first: number of the first sample.
-        every: seconds between samples.
-    """
-
-    def __init__(self, log: Log, first: int = 0, every: float = 10.0) -> None:
-        super().__init__(name="system metrics", daemon=True)
-        self._log, self._number, self._every = log, first, every
-        self._stop_asked = threading.Event()
-        self._gpus = gpu_handles()
-
-    def run(self) -> None:
-        """Sample until stopped."""
+    def work() -> None:
         psutil.cpu_percent()  # the first call has nothing to compare with
-        wait = min(1.0, self._every)  # a short stage too has a sample
-        while not self._stop_asked.wait(wait):
-            wait = self._every
-            try:
-                values = sample(self._gpus)
-            except Exception as error:  # a lost GPU must not end more than its own curve
-                log.warning("system metrics end here: %s", error)
-                return
-            self._log(values, self._number)
-            self._number += 1
+        step, wait = number, min(1.0, EVERY_SECONDS)  # a short stage too has a sample
+        try:
+            gpus = gpu_handles()
+            while not stop.wait(wait):
+                log_metrics(sample(gpus), step)
+                step, wait = step + 1, EVERY_SECONDS
+        except Exception as error:  # a lost GPU must not end more than its own curve
+            log.warning("system metrics end here: %s", error)
 
-    def stop(self) -> None:
-        """Take no more samples."""
-        self._stop_asked.set()
+    if wanted:
+        threading.Thread(target=work, name="system metrics", daemon=True).start()
+    try:
+        yield
+    finally:
+        stop.set()
+
+
+def next_sample(last_step: Mapping[str, int]) -> int:
+    """Number of the first system sample that a continued journal does not hold."""
+    return 1 + max((step for name, step in last_step.items() if name.startswith("system/")), default=-1)
 
 
 def sample(gpus: list[tuple[Any, Any]]) -> dict[str, float]:
     """One reading: percent and megabytes, of the whole machine except `process_memory`."""
     memory = psutil.virtual_memory()
     values = {
-        "system/cpu_utilization_percentage": psutil.cpu_percent(),
-        "system/system_memory_usage_megabytes": memory.used / MEGABYTE,
-        "system/system_memory_usage_percentage": memory.percent,
-        "system/process_memory_megabytes": psutil.Process().memory_info().rss / MEGABYTE,
+        "cpu_utilization_percentage": psutil.cpu_percent(),
+        "system_memory_usage_megabytes": memory.used / MEGABYTE,
+        "system_memory_usage_percentage": memory.percent,
+        "process_memory_megabytes": psutil.Process().memory_info().rss / MEGABYTE,
     }
     for index, (nvml, handle) in enumerate(gpus):
-        used = nvml.nvmlDeviceGetMemoryInfo(handle).used
-        values[f"system/gpu_{index}_utilization_percentage"] = nvml.nvmlDeviceGetUtilizationRates(handle).gpu
-        values[f"system/gpu_{index}_memory_usage_megabytes"] = used / MEGABYTE
-    return values
+        values[f"gpu_{index}_utilization_percentage"] = nvml.nvmlDeviceGetUtilizationRates(handle).gpu
+        values[f"gpu_{index}_memory_usage_megabytes"] = nvml.nvmlDeviceGetMemoryInfo(handle).used / MEGABYTE
+    return {f"system/{name}": value for name, value in values.items()}
 
 
 def gpu_handles() -> list[tuple[Any, Any]]:
@@ -78,15 +78,11 @@ def gpu_handles() -> list[tuple[Any, Any]]:
         return []
 
 
-@contextmanager
-def sampling(log: Log, first: int, wanted: bool) -> Iterator[None]:
-    """Log the machine's load during the block, where wanted, counting samples from `first`."""
-    if not wanted:
-        yield
-        return
-    sampler = SystemMetrics(log, first)
-    sampler.start()
-    try:
-        yield
-    finally:
-        sampler.stop()
+def peak_memory() -> dict[str, float]:
+    """Most memory that this process has held, in megabytes: resident, and on each GPU that PyTorch used."""
+    unit, torch = 1 if sys.platform == "darwin" else 1024, sys.modules.get("torch")
+    peaks = {"peak_memory_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MEGABYTE}
+    if torch is not None and torch.cuda.is_initialized():
+        for index in range(torch.cuda.device_count()):
+            peaks[f"peak_gpu_{index}_memory_megabytes"] = torch.cuda.max_memory_allocated(index) / MEGABYTE
+    return peaks

@@ -14,38 +14,27 @@ from drtune.runs.outs import listed_files
 from drtune.runs.record import device_name
 from drtune.runs.restore import Restored, dvc
 from drtune.runs.run_store import RunStore, StoredRun
-from drtune.runs.stage_key import cache_folder, cached_object, locked_entries
+from drtune.runs.stage_key import cache_folder, cached_object, dvc_folder, locked_entries
 
-Listing = dict[str, str]
 GPU = re.compile(r"^\d+ x ")
 """How `record.device_name` begins where there are GPUs."""
 
 
 @dataclass(frozen=True)
 class Compared:
-    """One file of one out.
-
-    Attributes:
-        path: from the folder of dvc.yaml.
-        then, now: md5 in the run and in the repetition; empty where there is no such file.
-        distance: largest relative difference of the numbers in both; None where bytes are all there is.
-        within: whether that is accepted.
-    """
+    """One file of one out: its md5 in the run and in the repetition, empty where there is no such file."""
 
     path: str
     then: str
     now: str
-    distance: float | None
-    within: bool
+    distance: float | None  # largest relative difference of the numbers in both; None: only bytes
+    within: bool  # whether that is accepted
 
 
 def repeat(restored: Restored, upstream: bool) -> dict[str, str]:
     """Run the stage again in its worktree, or it and all before it; returns out path -> md5 afterwards.
 
-    Its runs go to a store of the worktree's own.
-
-    Raises:
-        TrackingError: the stage fails.
+    Its runs go to a store of the worktree's own. TrackingError where the stage fails.
     """
     options = ["--force"] if upstream else ["--force", "--single-item"]
     before = {name: os.environ.pop(name) for name in ("MLFLOW_TRACKING_URI",) if name in os.environ}
@@ -55,14 +44,13 @@ def repeat(restored: Restored, upstream: bool) -> dict[str, str]:
         os.environ.update(before)
     if code != 0:
         raise TrackingError(f"stage {restored.stage}: fails in {restored.folder}; its output stands above")
-    return locked_outs(restored.folder / "dvc.lock")
+    return _locked_outs(restored.folder / "dvc.lock")
 
 
 def wanted_outs(restored: Restored, upstream: bool) -> dict[str, str]:
     """Out path -> md5 that the run left; with `upstream` also of the stages before, as its lock has them.
 
-    Raises:
-        TrackingError: the run did not end well, so there is nothing to compare with.
+    TrackingError where the run did not end well, so that there is nothing to compare with.
     """
     outs = {out["path"]: out["md5"] for out in restored.entry.get("outs", []) if "md5" in out}
     if not outs:
@@ -70,22 +58,18 @@ def wanted_outs(restored: Restored, upstream: bool) -> dict[str, str]:
             f"stage {restored.stage}: the run left no results to compare with; it did not end well. "
             f"Run it again with `{restored.command}`"
         )
-    return {**locked_outs(restored.folder / "dvc.lock"), **outs} if upstream else outs
+    return {**_locked_outs(restored.folder / "dvc.lock"), **outs} if upstream else outs
 
 
-def locked_outs(lock: Path) -> dict[str, str]:
-    """Out path -> md5 of every stage in a dvc.lock."""
-    stages = locked_entries(lock)
-    return {
-        out["path"]: out["md5"] for entry in stages.values() for out in entry.get("outs", []) if "md5" in out
-    }
+def _locked_outs(lock: Path) -> dict[str, str]:
+    outs = [out for entry in locked_entries(lock).values() for out in entry.get("outs", [])]
+    return {out["path"]: out["md5"] for out in outs if "md5" in out}
 
 
 def allows_tolerance(run: StoredRun) -> bool:
     """Whether a GPU took part, then or now: its sums may come in another order."""
-    if run.params.get("runtime.device") == "cpu":
-        return False
-    return any(GPU.match(name) for name in (run.tags.get("env.device", ""), device_name()))
+    on_gpu = any(GPU.match(name) for name in (run.tags.get("env.device", ""), device_name()))
+    return on_gpu and run.params.get("runtime.device") != "cpu"
 
 
 def compare(
@@ -95,60 +79,41 @@ def compare(
     tolerance: float | None,
     artifact: Callable[[str], Path | None],
 ) -> list[Compared]:
-    """Compare outs file by file.
+    """Compare outs, path -> md5, file by file: those of the worktree `folder` with the run's in DVC's cache.
 
     Args:
-        folder: the worktree, which holds the repetition's files; the run's are looked up in DVC's cache.
-        then, now: out path -> md5.
         tolerance: accepted relative difference of the numbers in JSON and safetensors files; None accepts
             equal bytes alone. Files of other kinds, pictures, are not judged where a tolerance is given.
         artifact: finds a file of the run that DVC does not cache, by its name.
     """
-    cache = cache_folder(folder_of_dvc(folder))
-    found = []
+    cache, found = cache_folder(dvc_folder(folder) or folder), []
+
+    def listing(path: str, md5: str) -> dict[str, str]:
+        """File -> md5 of an out; a folder whose listing no cache holds is one entry."""
+        if md5.endswith(".dir") and (held := cached_object(cache, md5)).is_file():
+            return {file.as_posix(): part for file, part in listed_files(held, Path(path)).items()}
+        return {path: md5} if md5 else {}
+
     for path, md5 in then.items():
-        old, new = listing(cache, path, md5), listing(cache, path, now.get(path, ""))
+        old, new = listing(path, md5), listing(path, now.get(path, ""))
         for name in sorted({*old, *new}):
             md5s = old.get(name, ""), new.get(name, "")
-            held = cached_object(cache, md5s[0]) if md5s[0] else None
-            earlier = held if held is None or held.is_file() or md5s[0] == md5s[1] else artifact(name)
-            distance = distance_of(earlier, folder / name, md5s)
-            found.append(Compared(name, *md5s, distance, accepted(name, md5s, distance, tolerance)))
+            distance, read = 0.0 if md5s[0] == md5s[1] else None, READERS.get(Path(name).suffix)
+            if distance is None and read and all(md5s):
+                held = cached_object(cache, md5s[0])
+                distance = _distance(read, held if held.is_file() else artifact(name), folder / name)
+            near = distance is not None and distance <= (tolerance or 0.0)
+            accepted = tolerance is not None and all(md5s) and (near or not read)
+            found.append(Compared(name, *md5s, distance, md5s[0] == md5s[1] or accepted))
     return found
 
 
-def folder_of_dvc(folder: Path) -> Path:
-    """The DVC repository around a folder."""
-    return next(place for place in (folder, *folder.parents) if (place / ".dvc").is_dir())
-
-
-def listing(cache: Path, path: str, md5: str) -> Listing:
-    """File -> md5 of an out; a folder whose listing no cache holds is one entry."""
-    if md5.endswith(".dir") and (held := cached_object(cache, md5)).is_file():
-        return {file.as_posix(): part for file, part in listed_files(held, Path(path)).items()}
-    return {path: md5} if md5 else {}
-
-
-def distance_of(then: Path | None, now: Path, md5s: tuple[str, str]) -> float | None:
-    """Relative distance of the numbers in two files; None where they are unknown or cannot be read."""
-    if md5s[0] == md5s[1]:
-        return 0.0
-    read = READERS.get(now.suffix)
-    if read is None or then is None or not then.is_file() or not now.is_file():
-        return None
+def _distance(read: Callable[[Path], dict[str, Any]], then: Path | None, now: Path) -> float | None:
     try:
-        return relative_distance(read(then), read(now))
+        there = then is not None and then.is_file() and now.is_file()
+        return relative_distance(read(then), read(now)) if then and there else None
     except Exception:  # readers raise many kinds on a file that is none, and whose it is nobody knows
         return None
-
-
-def accepted(name: str, md5s: tuple[str, str], distance: float | None, tolerance: float | None) -> bool:
-    """Whether a file counts as the same."""
-    if md5s[0] == md5s[1]:
-        return True
-    if tolerance is None or not all(md5s):
-        return False
-    return Path(name).suffix not in READERS or (distance is not None and distance <= tolerance)
 
 
 def relative_distance(then: Mapping[str, Any], now: Mapping[str, Any]) -> float:
@@ -158,22 +123,18 @@ def relative_distance(then: Mapping[str, Any], now: Mapping[str, Any]) -> float:
     """
     import numpy as np
 
-    if set(then) != set(now):
-        return math.inf
-    worst = 0.0
-    for name, value in then.items():
+    worst = 0.0 if set(then) == set(now) else math.inf
+    for name, value in then.items() if not worst else ():
         other = now[name]
-        if isinstance(value, str) or isinstance(other, str):
-            worst = max(worst, 0.0 if value == other else math.inf)
+        texts = isinstance(value, str) or isinstance(other, str)
+        if value == other if texts else np.array_equal(value, other, equal_nan=True):
             continue
-        if value.shape != other.shape:
-            return math.inf
-        if np.array_equal(value, other, equal_nan=True):
-            continue
-        size = max(np.abs(value).max(), np.abs(other).max())  # so that no square overflows
+        size = (
+            math.inf if texts or value.shape != other.shape else max(np.abs(value).max(), np.abs(other).max())
+        )
         if not np.isfinite(size):
             return math.inf
-        norms = [float(np.linalg.norm(part / size)) for part in (value, other, value - other)]
+        norms = [float(np.linalg.norm(part / size)) for part in (value, other, value - other)]  # no overflow
         worst = max(worst, norms[2] / max(*norms[:2], 1e-12 / size))
     return worst
 
@@ -184,8 +145,7 @@ def numbers_of_json(path: Path) -> dict[str, Any]:
 
     def leaves(value: Any, place: str) -> Iterator[tuple[str, Any]]:
         if isinstance(value, dict | list):
-            pairs = value.items() if isinstance(value, dict) else enumerate(value)
-            for key, part in pairs:
+            for key, part in value.items() if isinstance(value, dict) else enumerate(value):
                 yield from leaves(part, f"{place}/{key}")
         elif isinstance(value, int | float) and not isinstance(value, bool):
             yield place, np.array([float(value)])
@@ -202,10 +162,7 @@ def tensors_of(path: Path) -> dict[str, Any]:
     return {name: value.double().numpy() for name, value in load_file(path).items()}
 
 
-READERS: dict[str, Callable[[Path], dict[str, Any]]] = {
-    ".json": numbers_of_json,
-    ".safetensors": tensors_of,
-}
+READERS: dict[str, Callable[[Path], dict[str, Any]]] = {".json": numbers_of_json, ".safetensors": tensors_of}
 
 
 def artifact_of(store: RunStore, run: StoredRun, scratch: Path) -> Callable[[str], Path | None]:
@@ -215,23 +172,16 @@ def artifact_of(store: RunStore, run: StoredRun, scratch: Path) -> Callable[[str
 
 def as_text(compared: Iterable[Compared], tolerance: float | None) -> str:
     """What differs, a line a file, and the verdict."""
-    rows = list(compared)
-    lines = [
-        f"  {row.path:<40} {row.then[:8] or 'absent':<9} -> {row.now[:8] or 'absent':<9} "
-        f"{'' if row.distance is None else f'numbers differ by {row.distance:.2g}'}"
-        f"{'' if row.within else '  DIFFERS'}".rstrip()
-        for row in rows
-        if row.then != row.now
-    ]
+    rows, lines = list(compared), []
+    for row in rows:
+        if row.then != row.now:
+            change = f"{row.then[:8] or 'absent':<9} -> {row.now[:8] or 'absent':<9} "
+            numbers = "" if row.distance is None else f"numbers differ by {row.distance:.2g}"
+            lines.append(f"  {row.path:<40} {change}{numbers}{'' if row.within else '  DIFFERS'}".rstrip())
     equal, bad = sum(row.then == row.now for row in rows), sum(not row.within for row in rows)
+    verdict = "equal within tolerance" if lines else "identical"
+    verdict = f"differs: {bad} of {len(rows)} files" if bad else verdict
     rule = "bytes" if tolerance is None else f"bytes, or numbers within {tolerance:g} where a GPU takes part"
-    verdict = (
-        f"differs: {bad} of {len(rows)} files"
-        if bad
-        else "identical"
-        if not lines
-        else "equal within tolerance"
-    )
     return "\n".join(
         [*lines, f"{verdict}; {equal} of {len(rows)} files have the same bytes (compared: {rule})"]
     )

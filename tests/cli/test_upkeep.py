@@ -28,7 +28,10 @@ def test_sync_says_what_it_did(call, tmp_path, monkeypatch):
         pass
     away = call("sync")
     assert away.exit_code == 2
-    assert "nothing is lost: start the store" in away.output
+    assert (
+        "start or mend the store, or change MLFLOW_TRACKING_URI, then `drtune sync`; nothing is lost"
+        in away.output
+    )
     assert "secret" not in away.output
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     done = call("sync")

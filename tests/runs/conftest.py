@@ -104,10 +104,9 @@ class Toy:
         """Send what a stage had no time to send on a busy machine."""
         from drtune.runs.journal import ship
         from drtune.runs.mlflow_run import MlflowTarget
-        from drtune.runs.store import store_uri
 
         for journal in self.folder.glob(".drtune/journal/*.jsonl"):
-            ship(journal, MlflowTarget(store_uri(self.folder), self.folder))
+            ship(journal, MlflowTarget(self.folder))
 
     def runs(self) -> list:
         """Runs of `make`, newest first."""

@@ -4,11 +4,12 @@ import os
 import pytest
 
 from drtune.runs import holdings
-from drtune.runs.holdings import holding, log_name, peak_memory
+from drtune.runs.holdings import POINTER, SIGNATURE, holding, write_pointer
 from drtune.runs.journal import Journal, Shipper, entries_of
 from drtune.runs.record import collect
 from drtune.runs.run import StageRun
 from drtune.runs.stage_key import StageIdentity
+from drtune.runs.system_metrics import peak_memory
 
 DEPS = {"data/dataset": "1" * 32 + ".dir", "assets/w.safetensors": "2" * 32, "drtune/x.py": "3" * 32}
 ENTRY = {"cmd": "python -m pipeline.train", "deps": [{"path": "data/dataset"}], "outs": [{"path": "models"}]}
@@ -114,13 +115,13 @@ def test_the_commit_outlives_the_branch(project, git):
     assert git(project, "cat-file", "-t", head).strip() == "commit"
 
 
-def test_a_continued_stage_begins_another_log(project):
+def test_a_continued_stage_goes_on_in_its_log(project):
     run, _ = held(project)
     run.journal.close()
     run.journal.release()
-    again = open_run(project)
+    again, _ = held(project)
     assert again.journal.continued
-    assert log_name(again) == "stage.2.log"
+    assert (again.journal.files / "stage.log").read_text() == "word\nword\n"
 
 
 def test_peak_memory_counts_this_process():
@@ -138,3 +139,32 @@ def test_outs_that_cannot_be_read_are_reported(project, caplog, monkeypatch):
     monkeypatch.setattr(holdings, "describe_outs", unreadable)
     held(project)
     assert "not recorded: outs: [Errno 13] Permission denied" in caplog.text
+
+
+OUT = {"path": "models", "md5": "0" * 32 + ".dir", "size": 5, "nfiles": 3}
+
+
+def test_a_pointer_is_a_model_to_mlflow(tmp_path):
+    from mlflow.models import Model
+    from mlflow.types import DataType
+
+    write_pointer(tmp_path / "model", {**OUT, "root": "here"})
+    model = Model.load(str(tmp_path / "model"))
+    assert model.flavors["python_function"]["loader_module"] == "drtune.serving.pointer"
+    assert model.metadata == {"dvc.md5": OUT["md5"], "dvc.path": "models"}
+    (column,) = model.signature.inputs.inputs
+    assert (column.name, column.type) == ("image", DataType.binary)
+    assert model.signature.outputs.input_names() == ["label", "probability", "probabilities"]
+    assert {side: json.dumps(columns) for side, columns in SIGNATURE.items()} == {
+        side: text for side, text in model.signature.to_dict().items() if text
+    }
+    assert json.loads((tmp_path / "model" / POINTER).read_text()) == {**OUT, "root": "here"}
+
+
+def test_a_pointer_is_small_and_replaces_an_earlier_one(tmp_path):
+    for md5 in ("1", "2"):
+        write_pointer(tmp_path / "model", OUT | {"md5": md5})
+    files = list((tmp_path / "model").iterdir())
+    assert sorted(file.name for file in files) == ["MLmodel", "pointer.json"]
+    assert sum(file.stat().st_size for file in files) < 2000
+    assert json.loads((tmp_path / "model" / POINTER).read_text())["md5"] == "2"

@@ -10,16 +10,15 @@ import pytest
 from drtune.runs.journal import (
     Journal,
     Shipper,
-    claim,
     end_dead,
     entries_of,
     journal_path,
     last_status,
     open_journal,
-    release,
     ship,
     unsent,
 )
+from drtune.runs.lifecycle import claim, release
 
 HEADER = {"name": "train"}
 
@@ -104,6 +103,16 @@ def test_a_line_that_was_cut_costs_only_itself(journal):
     ship(journal.path, store)
     assert store.steps() == [0, 1]
     assert unsent(journal.path) == 0
+
+
+def test_a_line_that_a_full_disk_cuts_costs_only_itself(journal, monkeypatch):
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, line: write(descriptor, line[:10]))
+    with pytest.raises(OSError, match="No space left on device"):
+        fill(journal, [0])
+    monkeypatch.undo()
+    fill(journal, [1])
+    assert [entry["step"] for entry in entries_of(journal.path) if entry["kind"] == "metrics"] == [1]
 
 
 def test_a_line_being_written_waits(journal):
@@ -243,13 +252,14 @@ def test_which_journal_is_continued(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc/self/mem").exists(), reason="needs /proc")
-def test_a_folder_that_cannot_be_written_is_no_fault(caplog):
+def test_a_folder_that_cannot_be_written_is_no_fault(caplog, monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     opened = open_journal(Path("/proc/self/drtune"), "", False, HEADER)
     opened.close()
-    assert "the journal goes to a temporary folder" in caplog.text
+    assert "the journal goes to the temporary folder" in caplog.text
     assert json.loads(opened.path.read_text())["name"] == "train"
-    opened.path.unlink()
-    opened.path.parent.rmdir()
+    assert opened.path.parent.parent == tmp_path
+    assert opened.path.parent.stat().st_mode & 0o777 == 0o700
 
 
 def test_one_process_at_a_time_holds_a_journal(journal, monkeypatch):

@@ -9,6 +9,7 @@ from drtune.runs.journal import ship, write_offset
 from drtune.runs.mlflow_pipeline import find, join, pipeline_name, run_of_key, sweep
 from drtune.runs.mlflow_run import MlflowTarget, stage_run
 from drtune.runs.mlflow_study import StudyName, trial_run
+from drtune.runs.run_store import RunStore
 from drtune.runs.stage_key import StageIdentity, stage_key
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader:sqlalchemy.exc.SADeprecationWarning")
@@ -122,10 +123,10 @@ def test_it_is_running_while_a_stage_runs_and_killed_when_that_is_gone(project, 
         assert run.shipper.first_round.wait(60)
         client, (pipeline,), stages = runs(root)
         assert pipeline.info.status == "RUNNING"
-        assert sweep(client, root, pipeline.info.experiment_id) == []
+        assert sweep(RunStore(root), pipeline.info.experiment_id) == []
         run.shipper.close(30)
         run.journal.release()  # as the kernel does when it is killed
-        assert sweep(client, root, pipeline.info.experiment_id) == [stages[-1].info.run_id]
+        assert sweep(RunStore(root), pipeline.info.experiment_id) == [stages[-1].info.run_id]
     assert client.get_run(pipeline.info.run_id).info.status == "KILLED"
 
 
@@ -134,14 +135,14 @@ def test_shipping_again_changes_nothing(project, root):
     run = project.run("train", 1, {"best_val_accuracy": 0.5})
     client, (before,), _ = runs(root)
     write_offset(run.journal.path, 0)
-    ship(run.journal.path, MlflowTarget(f"sqlite:///{root}/mlflow.db", root))
+    ship(run.journal.path, MlflowTarget(root))
     client, (after,), _ = runs(root)
     assert (after.data.tags, after.info.end_time) == (before.data.tags, before.info.end_time)
     assert len(client.get_metric_history(after.info.run_id, "best_val_accuracy")) == 1
 
 
 def test_the_pipeline_run_with_the_most_of_the_keys_is_taken(root):
-    client = MlflowClient(f"sqlite:///{root}/mlflow.db")
+    client = RunStore(root).client
     about = {"name": "p", "tags": {"git.commit": "c", "proc.pid": "1"}, "time": 1, "runs": {}}
     joined = functools.partial(join, client, root, "0", about=about)
     full = joined({"data": "d", "train@l2": "t"})

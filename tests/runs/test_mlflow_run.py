@@ -21,7 +21,6 @@ from drtune.runs.journal import Shipper, ship, write_offset
 from drtune.runs.lifecycle import Stopped
 from drtune.runs.mlflow_run import MlflowTarget, stage_run
 from drtune.runs.stage_key import StageIdentity
-from drtune.runs.store import store_uri
 
 # mlflow 3.17 meets SQLAlchemy 2.1
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader:sqlalchemy.exc.SADeprecationWarning")
@@ -86,7 +85,7 @@ def test_what_a_run_holds(open_run, root, tmp_path, caplog):
         run.log_params({"train": {"lr": 1e-05, "method": "dr_tune"}, **{f"p{i}": i for i in range(150)}})
         for step in range(1500):
             run.log_metrics({"loss": 1 / (step + 1)}, step)
-        run.log_input("bank", "data/bank", "0" * 32 + ".dir", "training")
+        run.log_input("data/bank", "0" * 32 + ".dir", "training")
         run.log_artifact(plot, "reports")
         run.log_text("note", "provenance/note.txt")
         run.set_tags({"seed": 1})
@@ -102,13 +101,13 @@ def test_what_a_run_holds(open_run, root, tmp_path, caplog):
     assert tags["dvc.deps"] == '{"data": "%s.dir"}' % ("0" * 32)
     assert tags["proc.pid"] == str(os.getpid())
     (given,) = stored.inputs.dataset_inputs
-    assert (given.dataset.name, given.dataset.digest) == ("bank", "0" * 32 + ".dir")
+    assert (given.dataset.name, given.dataset.digest) == ("data/bank", "0" * 32 + ".dir")
     assert {tag.key: tag.value for tag in given.tags}["dvc.path"] == "data/bank"
     files = Path(client.download_artifacts(stored.info.run_id, ""))
     assert (files / "reports/plot.png").read_bytes() == b"png"
     assert (files / "provenance/note.txt").read_text() == "note"
     assert files.is_relative_to(root / "mlruns")
-    assert not run.journal.files.exists()
+    assert run.journal.files.exists(), "the store may be lost; `drtune gc` clears both"
     experiment = client.get_experiment(stored.info.experiment_id)
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
     page = f"#/experiments/{experiment.experiment_id}/runs/{stored.info.run_id}?workflowType=machine_learning"
@@ -204,7 +203,7 @@ def test_a_run_journalled_without_its_store_is_made_later(open_run, root, monkey
         run.log_metrics({"loss": 1.0}, 7)
         run.log_text("note", "note.txt")
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    ship(run.journal.path, MlflowTarget(store_uri(root), root))
+    ship(run.journal.path, MlflowTarget(root))
     client, (stored,) = runs_in(root)
     assert stored.info.status == "FINISHED"
     assert history(client, stored, "loss") == [(7, 1.0)]
@@ -216,10 +215,10 @@ def test_shipping_twice_changes_nothing(open_run, root):
         run.log_params({"a": 1})
         run.log_metrics({"loss": 1.0, "nan": math.nan}, 0)
         run.log_metrics({"loss": 2.0}, 1)
-        run.log_input("bank", "data/bank", "0" * 32, "training")
+        run.log_input("data/bank", "0" * 32, "training")
     client, (before,) = runs_in(root)
     write_offset(run.journal.path, 0)
-    ship(run.journal.path, MlflowTarget(store_uri(root), root))
+    ship(run.journal.path, MlflowTarget(root))
     client, (after,) = runs_in(root)
     assert history(client, after, "loss") == [(0, 1.0), (1, 2.0)]
     assert len(client.get_metric_history(after.info.run_id, "nan")) == 1
@@ -311,7 +310,7 @@ def test_an_answer_that_was_lost_doubles_nothing_whatever_the_store_compares(ope
         text = run.journal.path.read_text()
         run.journal.path.write_text(re.sub(r'"time": (\d+), "step"', '"time": 7, "step"', text))
     write_offset(run.journal.path, 0)
-    ship(run.journal.path, MlflowTarget(store_uri(root), root))
+    ship(run.journal.path, MlflowTarget(root))
     client, (stored,) = runs_in(root)
     assert history(client, stored, "loss") == [(step, float(step)) for step in range(5)]
 
@@ -341,6 +340,22 @@ def test_an_artifact_that_the_store_refuses_stops_nothing_else(open_run, root, m
     assert "x.txt: bucket not found at http://host" in caplog.text
 
 
+def test_an_artifact_waits_for_room_on_the_disk(open_run, root, monkeypatch, caplog):
+    def full(self, run_id, path, folder=None):
+        raise OSError(28, "No space left on device", path)
+
+    with monkeypatch.context() as patch, open_run() as run:
+        patch.setattr(MlflowClient, "log_artifact", full)
+        run.log_text("x", "x.txt")
+        assert not run.close("FINISHED", 30), "a full disk is no refusal"
+    assert "refuses" not in caplog.text
+    assert "Traceback" not in caplog.text
+    run.journal.release()
+    ship(run.journal.path, MlflowTarget(root))
+    client, (stored,) = runs_in(root)
+    assert [file.path for file in client.list_artifacts(stored.info.run_id)] == ["x.txt"]
+
+
 def test_a_deleted_experiment_is_named_with_the_remedy(open_run, root, caplog):
     with open_run():
         pass
@@ -363,9 +378,7 @@ def test_a_file_that_is_no_database_stops_nothing(tmp_path, made, caplog):
 
 
 def test_system_metrics_are_logged_on_request(open_run, root, monkeypatch):
-    monkeypatch.setattr(
-        system_metrics, "SystemMetrics", functools.partial(system_metrics.SystemMetrics, every=0.05)
-    )
+    monkeypatch.setattr(system_metrics, "EVERY_SECONDS", 0.05)
     with open_run(system_metrics=True):
         time.sleep(0.3)
     client, (stored,) = runs_in(root)

@@ -30,6 +30,11 @@ def made(tmp_path):
     return record.collect(tmp_path)
 
 
+def as_process(made, **facts):
+    """The record as another process would have it."""
+    return replace(made, facts={**made.facts, **{f"proc.{name}": value for name, value in facts.items()}})
+
+
 @pytest.fixture
 def trial(root, made):
     """Open the run of a trial."""
@@ -124,7 +129,7 @@ def test_a_trial_goes_on_where_its_journal_is_on_another_machine(trial, client, 
     with pytest.raises(Stopped):
         ran(trial(), [1], Stopped(15))
     shutil.rmtree(journal_folder(root))
-    ran(trial(record=replace(made, host="another", pid=1)), [1, 2])
+    ran(trial(record=as_process(made, host="another", pid="1")), [1, 2])
     (found,) = runs(client)
     assert (found.info.status, found.data.tags["proc.host"]) == ("FINISHED", "another")
     assert points(client, found, "loss") == [(1, 1.0), (2, 2.0)]
@@ -263,7 +268,7 @@ def test_a_store_that_comes_back_gets_what_it_missed(study_run, client, monkeypa
 
 @pytest.mark.parametrize("by", ["sync", "another study"])
 def test_the_run_of_a_study_whose_process_died_does_not_stay_running(client, root, study_run, made, by):
-    dead = study_run(record=replace(made, started=1.0))  # the process with this number is another one
+    dead = study_run(record=as_process(made, start="1.00"))  # the process with this number is another one
     assert [run.info.status for run in runs(client, "study")] == ["RUNNING"]
     if by == "sync":
         assert sync(root, "toy", root / "dvc.lock").ended == [dead.run_id]

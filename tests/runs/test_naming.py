@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drtune.runs.naming import as_text, chunks, cut, encoded, flat, legal_name
+from drtune.runs.naming import as_text, cut, encoded, flat, legal_name
 
 
 @pytest.mark.parametrize("name", ["loss", "train/loss", "a.b-c_d e:f", "ü"])
@@ -63,8 +63,3 @@ def test_a_cut_text_says_so():
 def test_numbers_survive_strict_json(value):
     back = float(json.loads(json.dumps(encoded(value), allow_nan=False)))
     assert back == value or (math.isnan(back) and math.isnan(value))
-
-
-def test_chunks():
-    assert list(chunks([1, 2, 3], 2)) == [[1, 2], [3]]
-    assert list(chunks([], 2)) == []

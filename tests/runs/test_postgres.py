@@ -100,7 +100,7 @@ def test_first_uses_at_once_then_the_same_lines_twice(uri, tmp_path, monkeypatch
         for step in range(1200):
             run.log_metrics({"loss": step, "nan": float("nan")}, step)
     write_offset(run.journal.path, 0)
-    ship(run.journal.path, MlflowTarget(uri, tmp_path))
+    ship(run.journal.path, MlflowTarget(tmp_path))
     client, found = runs(uri)
     (train,) = (one for one in found if one.info.run_name == "train")
     for name in ("loss", "nan"):

@@ -33,8 +33,8 @@ def checkout(tmp_path, git):
 def test_a_clean_checkout(checkout, git):
     found = record.collect(checkout)
     assert found.commit == git(checkout, "rev-parse", "HEAD").strip()
-    assert (found.branch, found.dirty, found.patch) == ("main", False, "")
-    assert found.remote == "https://example.org/me/it.git"
+    assert (found.facts["git.branch"], found.patch) == ("main", "")
+    assert found.tags()["git.remote"] == "https://example.org/me/it.git"
     assert found.tags()["git.dirty"] == "false"
 
 
@@ -44,7 +44,7 @@ def test_what_a_running_stage_changes_is_not_dirt(checkout):
     (checkout / "metrics.json").unlink()
     (checkout / "sub/metrics.json").write_text("changed")
     (checkout / "notes.txt").write_text("untracked, no code")
-    assert not record.collect(checkout).dirty
+    assert record.collect(checkout).tags()["git.dirty"] == "false"
 
 
 def test_patch_turns_the_commit_into_the_code_that_ran(checkout, git, tmp_path):
@@ -61,7 +61,7 @@ def test_patch_turns_the_commit_into_the_code_that_ran(checkout, git, tmp_path):
     git(checkout, "add", "staged.yaml")
     index = (checkout / ".git/index").read_bytes()
     found = record.collect(checkout / "sub")
-    assert found.dirty
+    assert found.tags()["git.dirty"] == "true"
     assert (checkout / ".git/index").read_bytes() == index
 
     git(tmp_path, "clone", "-q", str(checkout), "clone")
@@ -99,7 +99,7 @@ def test_a_huge_difference_is_noted_only(checkout, monkeypatch):
     monkeypatch.setattr(record, "MAX_PATCH_BYTES", 50)
     (checkout / "code.py").write_text("x" * 100)
     found = record.collect(checkout)
-    assert found.dirty
+    assert found.tags()["git.dirty"] == "true"
     assert re.match("# the difference from HEAD exceeds 50 bytes", found.patch)
 
 
@@ -114,7 +114,6 @@ def test_user_settings_of_git_do_not_bend_the_patch(checkout, git):
 def test_detached_head_has_no_branch(checkout, git):
     git(checkout, "checkout", "-q", "--detach")
     found = record.collect(checkout)
-    assert found.branch == ""
     assert found.commit
     assert "git.branch" not in found.tags()
 
@@ -128,27 +127,27 @@ def test_without_git_the_rest_is_recorded(how, tmp_path, git, monkeypatch):
     else:
         monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     found = record.collect(tmp_path)
-    assert (found.commit, found.branch, found.dirty, found.patch, found.remote) == ("", "", False, "", "")
+    assert (found.commit, found.patch, found.left_out) == ("", "", ())
     assert not any(name.startswith("git.") for name in found.tags())
-    assert found.python
+    assert found.tags()["env.python"]
     monkeypatch.setenv("GIT_COMMIT", "abc")
     assert record.collect(tmp_path).tags()["git.commit"] == "abc"
 
 
 def test_process_and_environment(tmp_path, monkeypatch):
-    monkeypatch.setenv("DVC_STAGE", "train")
     monkeypatch.setenv("DVC_EXP_NAME", "e1")
     (tmp_path / "requirements.lock").write_text("")
     found = record.collect(tmp_path)
-    assert found.pid == os.getpid()
-    assert found.started == psutil.Process().create_time()
-    assert found.dvc_stage == "train"
-    assert found.tags()["dvc.exp_name"] == "e1"
-    assert found.requirements_sha256 == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-    assert found.dvc_lock_sha256 == ""
-    assert found.device
+    tags = found.tags()
+    assert tags["proc.pid"] == str(os.getpid())
+    assert tags["proc.start"] == f"{psutil.Process().create_time():.2f}"
+    assert tags["dvc.exp_name"] == "e1"
+    assert tags["env.lock_sha256"] == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    assert "dvc.lock_sha256" not in tags
+    assert tags["env.device"]
+    assert tags["env.torch"] == importlib.metadata.version("torch")
     with pytest.raises(dataclasses.FrozenInstanceError):
-        found.pid = 1
+        found.patch = ""
 
 
 def test_package_names_and_versions_are_those_of_importlib():

@@ -8,7 +8,8 @@ import torch
 
 from drtune.runs import record
 from drtune.runs.journal import Journal, Shipper, entries_of
-from drtune.runs.run import StageRun, next_sample, run_tags
+from drtune.runs.run import StageRun, run_tags
+from drtune.runs.system_metrics import next_sample
 
 
 class Nowhere:
@@ -139,7 +140,7 @@ def test_trouble_is_reported_once_and_never_raised(run, tmp_path, caplog):
     run.log_metrics({"loss": "no number"})
     run.journal.close()
     run.set_tags({"a": 1})
-    run.log_input("data", "data", "0" * 32, "training")
+    run.log_input("data", "0" * 32, "training")
     assert caplog.text.count("not recorded: log_artifact") == 1
     for method in ("log_metrics", "set_tags", "log_input"):
         assert f"not recorded: {method}" in caplog.text

@@ -56,7 +56,7 @@ def test_a_store_that_is_not_there_is_not_made(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:hunter2@127.0.0.1:9")
     with pytest.raises(
-        TrackingError, match="does not answer.*start the store, or change MLFLOW_TRACK"
+        TrackingError, match="does not answer.*start or mend the store, or change MLFLOW_TRACK"
     ) as fault:
         RunStore(tmp_path)
     assert "hunter2" not in str(fault.value)
@@ -65,7 +65,7 @@ def test_a_store_that_is_not_there_is_not_made(tmp_path, monkeypatch):
 def test_artifacts_are_fetched_or_absent(store, make, tmp_path):
     run = store.get(make())
     (tmp_path / "a.txt").write_text("a")
-    store.add(run, tmp_path / "a.txt")
+    store.client.log_artifact(run.run_id, str(tmp_path / "a.txt"))
     (tmp_path / "to").mkdir()
     assert store.fetch(run, "a.txt", tmp_path / "to").read_text() == "a"
     assert store.fetch(run, "model/MLmodel", tmp_path / "to") is None
@@ -75,7 +75,7 @@ def test_a_version_is_registered_and_aliased(store, make, tmp_path):
     run = store.get(make())
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "MLmodel").write_text("flavors: {}\n")
-    store.add(run, tmp_path / "model")
+    store.client.log_artifact(run.run_id, str(tmp_path / "model"))
     assert [store.register("digits", run, "model", {"dvc.md5": "1"}, "champion") for _ in range(2)] == [
         "1",
         "2",

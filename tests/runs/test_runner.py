@@ -1,5 +1,6 @@
 import os
 import signal
+import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from drtune.runs.lifecycle import exclusive
 from drtune.runs.runner import checkpoints_of, downloads_of, run_stage, tell_of_changes
 from drtune.runs.stage_key import StageIdentity, store_root
 
+ROOT = Path(__file__).resolve().parents[2]
 KEY = StageIdentity("ab" * 32, {"data/dataset": "cd.dir", "pipeline/train.py": "ef"}, ("models",))
 
 
@@ -20,6 +22,7 @@ class Run:
     """What run_stage itself does with a run."""
 
     link = "http://127.0.0.1/run"
+    log_metrics = log_artifact = None
 
     def log_params(self, params):
         self.params = params
@@ -307,3 +310,19 @@ def test_what_a_run_keeps_and_leaves_out_is_said(capsys):
     assert kept == "changed since 0123456, kept with the run: code.py"
     assert left.startswith("changed since 0123456, left out, no code or may hold a key: 00.txt, 01.txt")
     assert left.endswith("19.txt and 3 more")
+
+
+LATE = """
+import atexit, os, runpy, signal, sys
+atexit.register(os.kill, os.getpid(), signal.SIGINT)
+sys.argv = ["pipeline", "nonsense"]
+runpy.run_module("pipeline", run_name="__main__")
+"""
+
+
+def test_a_ctrl_c_after_the_work_is_not_swallowed():
+    # Python would ignore it at its own end, and `dvc repro` would go on with the next stage
+    done = subprocess.run([sys.executable, "-c", LATE], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGINT
+    assert "'nonsense' is no stage" in done.stderr
+    assert "KeyboardInterrupt" not in done.stderr

@@ -81,6 +81,10 @@ def entry_of(folder):
     return read_yaml(folder / "dvc.lock")["stages"]["train@l2"]
 
 
+def md5(text):
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+
+
 def cached_keys(folder):
     return {path.name for path in folder.glob(".dvc/cache/runs/*/*")}
 
@@ -120,6 +124,10 @@ def test_key_is_the_name_of_dvc_s_own_run_cache_entry(repository, git, tmp_path,
     fresh = current_stage_key(repository, "train@l2")
     assert fresh.key not in {key, other}
     assert not fresh.recorded
+    (repository / "data/a").write_text("1")
+    held = repository / ".dvc/cache/files/md5" / md5("x")[:2] / md5("x")[2:]
+    held.unlink()  # a full disk: the run cache has the entry, the cache not all of it
+    assert not current_stage_key(repository, "train@l2").recorded, "DVC will run it again"
     monkeypatch.delenv("DVC_STAGE")
     assert current_stage_key(repository, "train@l2").recorded, "by hand, nothing is taken over"
 

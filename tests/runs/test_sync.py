@@ -9,10 +9,11 @@ from ruamel.yaml import YAML
 from drtune.base.errors import ConfigError, TrackingError
 from drtune.runs import record
 from drtune.runs.garbage import collect_garbage
-from drtune.runs.journal import Journal, entries_of, release
+from drtune.runs.journal import Journal, entries_of, journals_in
+from drtune.runs.lifecycle import release
 from drtune.runs.mlflow_run import stage_run
 from drtune.runs.stage_key import StageIdentity, stage_key
-from drtune.runs.sync import journals_in, sync
+from drtune.runs.sync import sync
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader:sqlalchemy.exc.SADeprecationWarning")
 DATA = {
@@ -147,7 +148,9 @@ def test_a_journal_that_cannot_be_shipped_does_not_stop_the_others(root):
 
 def test_a_store_that_is_away_is_told_with_the_remedy(root, lock, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:9")
-    with pytest.raises(TrackingError, match=r"does not answer.*nothing is lost: start the store") as caught:
+    with pytest.raises(
+        TrackingError, match=r"does not answer.*start or mend the store.*nothing is lost"
+    ) as caught:
         sync(root, "toy", lock)
     assert "secret" not in str(caught.value)
     assert not (root / ".drtune/journal").exists()

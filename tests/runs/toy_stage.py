@@ -24,7 +24,7 @@ def main():
     """Run the stage that DVC_STAGE names."""
     here, stage = Path.cwd(), os.environ["DVC_STAGE"].rpartition(":")[2]
     identity, record = current_stage_key(here, stage), collect(here)
-    with stage_run("toy", stage, record, identity) as run, holding(run, record, identity, here, stage):
+    with stage_run("drtune", stage, record, identity) as run, holding(run, record, identity, here, stage):
         if stage == "fetch":
             Path("data/raw").mkdir(parents=True, exist_ok=True)
             Path("data/raw/numbers.json").write_text(Path("source.json").read_text())

@@ -4,8 +4,8 @@ import shutil
 import pytest
 
 from drtune.base.errors import TrackingError
+from drtune.runs.holdings import write_pointer
 from drtune.runs.outs import describe_out, folder_listing
-from drtune.runs.pointer import write_pointer
 from drtune.runs.run_store import RunStore
 from drtune.serving.registry import COPY, materialize_to, register_pointer
 
@@ -47,7 +47,7 @@ def training(store, project, model_folder, tmp_path):
         store.client.create_run(experiment, start, {**tags, **more}, f"train {name}").info.run_id
         for start, name, more in ((1, "good", outs), (2, "broken", {}))
     )
-    write_pointer(tmp_path / "model", {"path": "models", **out}, {"root": str(project)})
+    write_pointer(tmp_path / "model", {"path": "models", **out, "root": str(project)})
     store.client.log_artifact(made, str(tmp_path / "model"))
     store.client.set_terminated(made)
     store.client.set_terminated(broken, "FAILED")

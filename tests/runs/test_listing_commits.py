@@ -2,7 +2,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from drtune.base.errors import TrackingError
-from drtune.runs.commits import resolve_commit, stage_keys
+from drtune.runs.listing import resolve_commit, stage_keys
 from drtune.runs.stage_key import stage_key
 
 ENTRY = {

@@ -11,8 +11,8 @@ import yaml
 
 import drtune
 from drtune.base.errors import WeightsError
-from drtune.serving.materialize import PACKAGES, materialize, pins
 from drtune.serving.pyfunc import ImageClassifier
+from drtune.serving.registry import PACKAGES, materialize, pins
 
 ROOT = Path(__file__).resolve().parents[2]
 PREDICT = "from mlflow.cli import cli; cli(standalone_mode=False); import drtune; print(drtune.__file__)"
