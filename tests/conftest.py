@@ -154,8 +154,9 @@ def empty_storage(tmp_path_factory) -> Path:
 @pytest.fixture
 def new_study(tmp_path, empty_storage):
     """Begin a study of `methods.dr_tune.weight` in `folder`/.drtune/optuna.db; `change` names settings."""
+    from optuna.distributions import FloatDistribution
+
     from drtune.studies.design import Design
-    from drtune.studies.domains import Interval
     from drtune.studies.space import StudySettings
     from drtune.studies.storage import open_storage
     from drtune.studies.study import begin
@@ -169,7 +170,9 @@ def new_study(tmp_path, empty_storage):
             shutil.copy(empty_storage, path)
         settings = StudySettings.model_validate({**PLAN, **change})
         own = {"methods.dr_tune.weight": 1.0}
-        design = Design(settings, {"methods.dr_tune.weight": Interval(0.1, 10.0, log=True)}, own, {}, {})
+        design = Design(
+            settings, {"methods.dr_tune.weight": FloatDistribution(0.1, 10.0, log=True)}, own, {}, {}
+        )
         with warnings.catch_warnings(action="ignore"):
             opened.append(open_storage(f"sqlite:///{path}"))
             return begin(opened[-1], name, design, settings.trials)

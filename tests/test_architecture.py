@@ -38,6 +38,8 @@ ALLOWED_IN = {
         "drtune.serving.pyfunc",  # what a served request may not hold is answered as MLflow answers
     },
     "optuna": {
+        "drtune.studies.domains",
+        "drtune.studies.pictures",
         "drtune.studies.sampling",
         "drtune.studies.standing",
         "drtune.studies.storage",

@@ -1,14 +1,12 @@
 """The commands about Optuna studies; `drtune.cli.main` puts them together."""
 
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from drtune.cli.runs import faults
-
-if TYPE_CHECKING:
-    from drtune.studies.study import Study
 
 study = typer.Typer(
     no_args_is_help=True, help="Optuna studies of the settings that params.yaml names in `study`."
@@ -41,58 +39,54 @@ def resume(
     name: Named = "", timeout: Timeout = None, workers: Workers = 1, gpus: Gpus = "", storage: Storage = ""
 ) -> None:
     """Go on with a study: exactly the trials that are missing."""
+    from drtune.studies import report
+
     with faults():
-        found = opened(name, storage)
+        found = report.named(name, storage)
     go(found.name, found.limit, timeout, workers, gpus, storage)
 
 
 def go(name: str, trials: int | None, timeout: float | None, workers: int, gpus: str, storage: str) -> None:
     """Work on a study and say what came of it."""
     from drtune.runs.stage_key import store_root
-    from drtune.studies.launch import Order, run_study
-    from drtune.studies.status import as_text
+    from drtune.studies import launch, report
 
-    order = Order(name, trials, timeout, workers, [part for part in gpus.split(",") if part], storage)
+    order = launch.Order(name, trials, timeout, workers, [part for part in gpus.split(",") if part], storage)
     with faults():
-        done = run_study(store_root(), order, typer.echo)
-        typer.echo(as_text(done))
+        typer.echo(report.as_text(launch.run_study(store_root(), order, typer.echo)))
 
 
 @study.command()
 def status(name: Named = "", storage: Storage = "") -> None:
     """Say how a study stands: its trials, the best, what matters."""
-    from drtune.studies.status import as_text
+    from drtune.studies import report
 
     with faults():
-        typer.echo(as_text(opened(name, storage)))
+        typer.echo(report.as_text(report.named(name, storage)))
 
 
 @study.command(name="list")
 def list_studies(storage: Storage = "") -> None:
     """List the studies of a storage, the newest last."""
-    from drtune.runs.stage_key import store_root
-    from drtune.studies.status import existing, overview
-    from drtune.studies.storage import storage_url
+    from drtune.studies import report
 
     with faults():
-        typer.echo(overview(existing(storage_url(store_root(), storage))))
+        typer.echo(report.overview(report.existing(storage)))
 
 
 @study.command()
 def apply(
     name: Named = "",
     trial: Annotated[int | None, typer.Option(help="number of a trial; the best unless given")] = None,
-    force: Annotated[
-        bool, typer.Option(help="though params.yaml has changes that are not committed")
-    ] = False,
+    force: Annotated[bool, typer.Option(help="though params.yaml has uncommitted changes")] = False,
     storage: Storage = "",
 ) -> None:
     """Write the best trial's settings into params.yaml; `dvc repro` then takes its model from the cache."""
     from drtune.runs.stage_key import store_root
-    from drtune.studies.launch import apply_trial
+    from drtune.studies import report, winner
 
     with faults():
-        apply_trial(store_root(), opened(name, storage), trial, force, typer.echo)
+        winner.apply_trial(store_root(), report.named(name, storage), trial, force, typer.echo)
 
 
 @study.command()
@@ -102,12 +96,12 @@ def export(
     storage: Storage = "",
 ) -> None:
     """Write a study as small, sorted JSON for git."""
-    from drtune.studies.winner import export as write
+    from drtune.studies import report
 
     with faults():
-        found = opened(name, storage)
+        found = report.named(name, storage)
         target = out or Path("studies") / f"{found.name}.json"
-        write(found, target)
+        report.export(found, target)
         typer.echo(str(target))
 
 
@@ -115,21 +109,16 @@ def export(
 def dashboard(
     port: Annotated[int, typer.Option(help="of the page on this machine")] = 8080, storage: Storage = ""
 ) -> None:
-    """Open the storage in optuna-dashboard, which the extra `dashboard` installs."""
-    from drtune.runs.stage_key import store_root
-    from drtune.studies.status import existing, serve_dashboard
-    from drtune.studies.storage import storage_url
+    """Open the storage in optuna-dashboard, which the extra `dashboard` installs; Ctrl-C ends it."""
+    from drtune.base.errors import StudyError
+    from drtune.studies import report
 
     with faults():
-        serve_dashboard(existing(storage_url(store_root(), storage)), port)
-
-
-def opened(name: str, storage: str) -> "Study":
-    """A study that is there; the newest without a name."""
-    from drtune.runs.stage_key import store_root
-    from drtune.studies.status import existing, newest
-    from drtune.studies.storage import storage_url
-    from drtune.studies.study import Study
-
-    store = existing(storage_url(store_root(), storage))
-    return Study(store, name or newest(store))
+        found = report.existing(storage)
+        try:
+            import_module("optuna_dashboard").run_server(found, host="127.0.0.1", port=port)
+        except ImportError:
+            remedy = "pip install 'drtune-pipeline[dashboard]'"
+            raise StudyError(f"optuna-dashboard is not installed; {remedy}") from None
+        except OSError as fault:
+            raise StudyError(f"port {port}: {fault.strerror}; choose another with --port") from None

@@ -1,102 +1,83 @@
-"""The values that one setting can take in a study."""
+"""The values that one setting can take in a study: Optuna's distributions, checked in words and as JSON."""
 
 import itertools
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any
+
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from drtune.base.faults import describe
 
-Value = float | int | str | bool
+Domain = FloatDistribution | IntDistribution | CategoricalDistribution
+Space = Mapping[str, Domain]
+"""Dotted name of a setting -> its domain."""
 DIGITS, STEP_DIGITS = 6, 12
 """Significant digits of a number that a study tries, so that params.yaml holds it as people write it; of one
 that steps lead to, which only must lose its rounding error."""
 FINITE = 1_000_000
-ON_STEP = 1e-8
-"""Share of a step by which a value may miss one, as in Optuna."""
+"""Stands for more values than anyone tries."""
 
 
-@dataclass(frozen=True)
-class Interval:
-    """Numbers from `low` to `high`, both included; whole ones, or multiples of `step` above `low`."""
-
-    low: float
-    high: float
-    log: bool = False
-    step: float | None = None
-    whole: bool = False
-
-    def __contains__(self, value: object) -> bool:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return False
-        steps = (value - self.low) / (self.grid or 1)
-        return self.low <= value <= self.high and (not self.grid or abs(steps - round(steps)) < ON_STEP)
-
-    def __len__(self) -> int:
-        """How many values there are; `FINITE` stands for more than anyone tries."""
-        if not self.grid:
-            return FINITE
-        return min(FINITE, 1 + math.floor((self.high - self.low) / self.grid + ON_STEP))
-
-    def __iter__(self) -> Iterator[Value]:
-        """All values; none where there are more than anyone tries."""
-        count = len(self)
-        return (self.low + number * (self.grid or 0) for number in range(count if count < FINITE else 0))
-
-    @property
-    def grid(self) -> float | None:
-        """From each value to the next; None for all numbers in between."""
-        return self.step or (1 if self.whole else None)
-
-    @property
-    def ends(self) -> tuple[Value, ...]:
-        """Values that stand for all."""
-        return self.low, self.high
+def ends(domain: Domain) -> tuple[Any, ...]:
+    """Values that stand for all: every choice, or both ends of a range."""
+    return domain.choices if isinstance(domain, CategoricalDistribution) else (domain.low, domain.high)
 
 
-@dataclass(frozen=True)
-class Choices:
-    """A few values without an order."""
-
-    values: tuple[Value, ...]
-
-    def __contains__(self, value: object) -> bool:
-        return any(
-            value == other and isinstance(value, bool) == isinstance(other, bool) for other in self.values
-        )
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def __iter__(self) -> Iterator[Value]:
-        return iter(self.values)
-
-    @property
-    def ends(self) -> tuple[Value, ...]:
-        """Values that stand for all."""
-        return self.values
+def holds(domain: Domain, value: object) -> bool:
+    """Whether a value is one of the domain's."""
+    if isinstance(domain, CategoricalDistribution):
+        return value in domain.choices
+    return isinstance(value, int | float) and not isinstance(value, bool) and domain._contains(value)
 
 
-Domain = Interval | Choices
-Space = Mapping[str, Domain]
-"""Dotted name of a setting -> its domain."""
+def values_of(domain: Domain) -> Sequence[Any]:
+    """All values, in order; none of a range that has more than anyone tries."""
+    if isinstance(domain, CategoricalDistribution):
+        return domain.choices
+    count = 1 + round((domain.high - domain.low) / domain.step) if domain.step else FINITE
+    return [domain.low + number * (domain.step or 0) for number in range(count)] if count < FINITE else ()
 
 
-def checked_choices(values: Sequence[Any]) -> Choices:
-    """Choices, at least two different ones."""
-    if any(not isinstance(value, bool | int | float | str) for value in values):
-        raise ValueError(f"choices must be numbers, text or true/false, got {list(values)!r}")
+def count_of(space: Space) -> int:
+    """How many points a space has; `FINITE` or more stands for more than anyone tries."""
+    return math.prod(len(values_of(domain)) or FINITE for domain in space.values())
+
+
+def points(space: Space) -> Iterator[dict[str, Any]]:
+    """All points as they are tried, in order; none of a space that has more than anyone tries."""
+    every = itertools.product(*map(values_of, space.values()))
+    return (rounded(space, dict(zip(space, values, strict=True))) for values in every)
+
+
+def rounded(space: Space, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as they are tried: numbers with few significant digits, within their range."""
+    found = dict(values)
+    for name, value in values.items():
+        if isinstance(domain := space[name], FloatDistribution):
+            digits = STEP_DIGITS if domain.step else DIGITS
+            found[name] = min(max(float(f"{value:.{digits}g}"), domain.low), domain.high)
+    return found
+
+
+def checked_choices(values: Sequence[Any]) -> CategoricalDistribution:
+    """Choices, at least two different ones; a ValueError says what is wrong."""
+    if any(not isinstance(value, bool | int | float | str | None) for value in values):
+        raise ValueError(f"choices must be numbers, text, true/false or null, got {list(values)!r}")
     if any(isinstance(value, float) and not math.isfinite(value) for value in values):
         raise ValueError(f"choices must be finite, got {list(values)!r}")
-    if len(values) < 2 or len({(type(value), value) for value in values}) < len(values):
+    if len(values) < 2 or len(set(values)) < len(values):  # Optuna takes 1, 1.0 and true for one choice
         raise ValueError(f"needs at least two different choices, got {list(values)!r}")
-    return Choices(tuple(values))
+    return CategoricalDistribution(values)
 
 
-def checked_interval(entry: Mapping[str, Any], whole: bool) -> Interval:
-    """An interval that is not empty and that its scale allows."""
+def checked_range(entry: Mapping[str, Any], whole: bool) -> FloatDistribution | IntDistribution:
+    """A range that is not empty and that its scale allows; a ValueError says what is wrong."""
+    for key in ("low", "high", "step"):
+        value = entry.get(key, 1)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(f"{key}: expected a number, got {describe(value)}")
     low, high, step, log = entry["low"], entry["high"], entry.get("step"), entry.get("log", False)
     if not isinstance(log, bool):
         raise ValueError(f"log: expected true or false, got {describe(log)}")
@@ -108,36 +89,39 @@ def checked_interval(entry: Mapping[str, Any], whole: bool) -> Interval:
         raise ValueError(f"step {step:g}: must be above 0, at most high - low, and without log")
     if whole and not all(float(value).is_integer() for value in (low, high, step or 1)):
         raise ValueError(f"takes whole numbers, got low {low:g}, high {high:g}, step {step or 1:g}")
-    if step is not None and (over := (exact(high) - exact(low)) % exact(step)):
-        last = exact(high) - over
-        raise ValueError(f"high {high:g} is no whole number of steps above low {low:g}; set high: {last:g}")
-    kind = int if whole else float
-    return Interval(kind(low), kind(high), log, None if step is None else kind(step), whole)
+    with warnings.catch_warnings(action="ignore"):  # Optuna says the same
+        steps = (
+            IntDistribution(low, high, log, step or 1) if whole else FloatDistribution(low, high, log, step)
+        )
+    if steps.high != high:
+        what = f"high {high:g} is no whole number of steps above low {low:g}"
+        raise ValueError(f"{what}; set high: {steps.high:g}")
+    return steps
 
 
-def exact(value: float) -> Decimal:
-    """A number as it is written."""
-    return Decimal(repr(value))
+def written(value: Any) -> str:
+    """A value as params.yaml has it, shortly."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def rounded(space: Space, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values as they are tried: numbers with few significant digits, within their interval."""
-    found = dict(values)
-    for name, value in values.items():
-        domain = space[name]
-        if isinstance(domain, Interval) and not domain.whole:
-            digits = STEP_DIGITS if domain.step else DIGITS
-            found[name] = min(max(float(f"{value:.{digits}g}"), domain.low), domain.high)
-    return found
+def described(domain: Domain) -> dict[str, Any]:
+    """A domain as JSON."""
+    if isinstance(domain, CategoricalDistribution):
+        return {"choices": list(domain.choices)}
+    whole = isinstance(domain, IntDistribution)
+    step = None if whole and domain.step == 1 else domain.step
+    return {"low": domain.low, "high": domain.high, "log": domain.log, "step": step, "whole": whole}
 
 
-def count_of(space: Space) -> int:
-    """How many points a space has; `FINITE` or more stands for more than anyone tries."""
-    return math.prod(len(domain) for domain in space.values())
-
-
-def points(space: Space) -> Iterator[dict[str, Any]]:
-    """All points as they are tried, in order; none of a space that has more than anyone tries."""
+def domain_from(value: Mapping[str, Any]) -> Domain:
+    """Back from JSON."""
+    if "choices" in value:
+        return CategoricalDistribution(value["choices"])
+    low, high, log, step = (value[key] for key in ("low", "high", "log", "step"))
     return (
-        rounded(space, dict(zip(space, values, strict=True))) for values in itertools.product(*space.values())
+        IntDistribution(low, high, log, step or 1)
+        if value["whole"]
+        else FloatDistribution(low, high, log, step)
     )

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from textwrap import fill
 
@@ -14,47 +15,34 @@ from filelock import FileLock
 from drtune.base.errors import ConfigError, StudyError
 from drtune.base.faults import render
 from drtune.base.settings import Params
-from drtune.evaluation.pictures.style import save
 from drtune.params import PARAMS, load, missing_paths
 from drtune.runs.lifecycle import Stopped, stopping
 from drtune.runs.mlflow_study import StudyRun
 from drtune.runs.record import collect
-from drtune.runs.stage_key import StageIdentity, current_stage_key, stage_key
+from drtune.runs.stage_key import StageIdentity
 from drtune.runs.store import scrub
-from drtune.studies.design import SHORT, design_of, keyed
-from drtune.studies.domains import Interval
-from drtune.studies.pictures.study import Point, study_figures
+from drtune.studies.design import SHORT, design_of, train_stage
+from drtune.studies.report import as_text, write_report
 from drtune.studies.space import read_study, too_many
-from drtune.studies.standing import Standing
-from drtune.studies.status import as_text, counts
-from drtune.studies.storage import Storage, open_storage, patiently, storage_url
+from drtune.studies.standing import Standing, counts
+from drtune.studies.storage import Storage, open_storage, patiently, storage_url, turn
 from drtune.studies.study import Study, begin
 from drtune.studies.supervisor import Crew, supervise
-from drtune.studies.winner import apply, chosen, export, give_to_dvc, refuse_uncommitted
-from drtune.studies.worker import made_with, study_folder, tidy, training_folder, trial_folder
+from drtune.studies.worker import study_folder, tidy
 from drtune.training.settings import TrainSettings
 
 log = logging.getLogger(__name__)
 
 Say = Callable[[str], None]
-BEFORE, STAGE = "extract", "train"
-"""The stage that is brought up to date first, with all before it; the stage that a trial is."""
+BEFORE = "extract"
+"""The stage that is brought up to date first, with all before it."""
 PAGE_WIDTH = 150
 """Characters of a line on the study's page in MLflow, which a longer one pushes out of the window."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """What the command line says.
-
-    Attributes:
-        name: of the study; empty for one named after the method and what the study is about.
-        trials: in all; None as params.yaml says.
-        timeout: seconds after which no trial is begun.
-        workers: processes.
-        gpus: that they share.
-        storage: address; empty for the project's own file.
-    """
+    """What the command line says; no name means one after the method and what the study is about."""
 
     name: str = ""
     trials: int | None = None
@@ -67,11 +55,8 @@ class Order:
 def run_study(root: Path, order: Order, say: Say) -> Study:
     """Begin a study or go on with it, until it has its trials.
 
-    Every fault of settings and storage comes before the stages, one of the name before the trials.
-
-    Raises:
-        ConfigError: faults in params.yaml.
-        StudyError: the storage cannot be used, the name is taken by another study, or a worker met a fault.
+    A ConfigError or a StudyError tells of faults of settings and storage before the stages, of a name that
+    another study has before the trials, and of a fault that a worker met.
     """
     if order.name != Path(order.name).name or order.name == "..":
         raise StudyError(f"--name {order.name!r}: it names a folder too; give one without / in it")
@@ -82,8 +67,7 @@ def run_study(root: Path, order: Order, say: Say) -> Study:
     if problem := too_many(space, order.trials or 0):
         raise StudyError(f"--trials {problem}")
     url = storage_url(root, order.storage)
-    storage = open_storage(url)
-    study = opened(params, storage, order, say)
+    study = opened(params, open_storage(url), order, say)
     until = None if order.timeout is None else time.time() + order.timeout
     left = trials_left(study)
     workers = min(order.workers, left)
@@ -111,20 +95,16 @@ def run_study(root: Path, order: Order, say: Say) -> Study:
 def opened(params: Params, storage: Storage, order: Order, say: Say) -> Study:
     """The study of these settings, after the stages before training were brought up to date."""
     say(f"stages before training: dvc repro {BEFORE}")
-    identity = keyed(brought_up_to_date(Path.cwd()))
-    design = design_of(params, identity.entry)
+    design = design_of(params, brought_up_to_date(Path.cwd()).entry)
     name = order.name or f"{params[TrainSettings].method}-{design.fingerprint()[:SHORT]}"
     return begin(storage, name, design, order.trials or design.settings.trials)
 
 
-def brought_up_to_date(project: Path) -> StageIdentity | None:
+def brought_up_to_date(project: Path) -> StageIdentity:
     """Run the stages before training and return the train stage as it stands then.
 
     Commands that begin in one folder at once, as the containers of `--scale worker=4` do, take turns: DVC
-    itself refuses all but the first.
-
-    Raises:
-        StudyError: a stage failed; it and DVC have said why.
+    itself refuses all but the first. A StudyError where a stage failed; it and DVC have said why.
     """
     lock = project / ".drtune" / "stages.lock"
     lock.parent.mkdir(exist_ok=True)
@@ -132,7 +112,7 @@ def brought_up_to_date(project: Path) -> StageIdentity | None:
         done = subprocess.run([sys.executable, "-m", "dvc", "repro", BEFORE], cwd=project, check=False)
         if done.returncode:
             raise StudyError("the stages before training failed, see above; mend that and run again")
-        return current_stage_key(project, STAGE)
+        return train_stage()
 
 
 def trials_left(study: Study) -> int:
@@ -150,91 +130,46 @@ class Watch:
 
     def look(self) -> None:
         """Look for trials that have ended."""
-        trials = patiently(self.study.standings)
+        trials, best = patiently(self.study.standings), patiently(self.study.best)
         fresh = [trial for trial in trials if trial.ended and trial.number not in self.told]
-        if not fresh:
-            return
-        best = {trial.number for trial in patiently(self.study.best)}
         for trial in sorted(fresh, key=lambda trial: trial.ended):
             self.told.add(trial.number)
-            mark = "  best" if trial.number in best else ""
-            self.say(f"{len(self.told):>3} of {self.study.limit}  {line_of(trial)}{mark}")
-        self.run.tell(best_so_far(self.study, trials), facts(self.study, trials))
+            values = ", ".join(f"{value:.4f}" for value in trial.values) or "no value"
+            words = {"COMPLETE": values, "PRUNED": f"pruned at {values}"}
+            what = words.get(trial.state, trial.fault or "stopped")
+            mark = "  best" if trial.number in {one.number for one in best} else ""
+            self.say(f"{len(self.told):>3} of {self.study.limit}  trial {trial.first}: {what}{mark}")
+        if fresh:
+            tell(self.study, self.run, trials)
 
 
-def line_of(trial: Standing) -> str:
-    """A trial in one line."""
-    values = ", ".join(f"{value:.4f}" for value in trial.values) or "no value"
-    what = {"COMPLETE": values, "PRUNED": f"pruned at {values}"}.get(trial.state, trial.fault or "stopped")
-    return f"trial {trial.first}: {what}"
-
-
-def best_so_far(study: Study, trials: Sequence[Standing]) -> list[float]:
-    """Best value of the first objective after each complete trial, in the order in which they ended."""
+def tell(study: Study, run: StudyRun, trials: Sequence[Standing], note: str = "") -> None:
+    """Bring the study's run up to date: the best value after each complete trial, as they ended, and tags."""
     complete = sorted((t for t in trials if t.state == "COMPLETE"), key=lambda trial: trial.ended)
-    better = max if study.maximize()[0] else min
-    best: list[float] = []
-    for trial in complete:
-        best.append(better(best[-1], trial.values[0]) if best else trial.values[0])
-    return best
-
-
-def facts(study: Study, trials: Sequence[Standing]) -> dict[str, str]:
-    """Tags of the study's run."""
+    better = max if study.settings.maximize[0] else min
     best = study.best()
-    return {
+    tags = {
         "optuna.study": study.name,
         "optuna.trials": f"{study.limit}: {counts(trials)}",
         "optuna.best_trials": ", ".join(str(trial.first) for trial in best),
         "optuna.best_params": str(dict(best[0].params)) if best else "",
     }
+    run.tell(list(accumulate((trial.values[0] for trial in complete), better)), tags, note)
 
 
 def finish(study: Study, run: StudyRun, root: Path, status: str) -> None:
     """Draw the pictures, write the summary, and give the study's run its last state."""
     folder, elsewhere = study_folder(root, study.name) / "report", False
     try:
+        with turn(study.storage):
+            study.sweep()  # a worker that was killed may have left a trial that runs no longer
         trials = study.standings()
         elsewhere = any(trial.state == "RUNNING" for trial in trials)
-        draw(study, trials, folder)
-        export(study, folder / "study.json")
+        write_report(study, folder)
         words = "\n".join(fill(line, PAGE_WIDTH) for line in as_text(study).split("\n"))
-        run.tell(best_so_far(study, trials), facts(study, trials), f"```\n{words}\n```")
+        tell(study, run, trials, f"```\n{words}\n```")
         run.attach(folder)
     except Exception as error:  # the storage may be gone; what ends the study must not be hidden by this
         log.warning("no report of the study: %s; `drtune study resume` makes it", scrub(str(error)))
     if status != "FINISHED" or not elsewhere:  # else the machine that runs the last trial ends it
         run.end(status)
-
-
-def draw(study: Study, trials: Sequence[Standing], folder: Path) -> None:
-    """Write the pictures of a study to a folder."""
-    points = [Point(trial.first, trial.state, trial.values, trial.params) for trial in trials if trial.ended]
-    log = {name for name, domain in study.space.items() if isinstance(domain, Interval) and domain.log}
-    metrics = study.settings.objectives
-    for name, figure in study_figures(points, metrics, study.maximize(), log, study.importances()).items():
-        save(figure, folder / f"{name}.png")
-
-
-def apply_trial(root: Path, study: Study, number: int | None, force: bool, say: Say) -> None:
-    """Write a trial's settings into params.yaml, and give its model to DVC where it is on this machine.
-
-    Raises:
-        ConfigError: a setting of the study that does not move the train stage as it stands.
-        StudyError: no such complete trial, params.yaml has uncommitted changes, or there is no train stage.
-    """
-    path = Path("params.yaml")
-    trial = chosen(study, number)
-    if not force:
-        refuse_uncommitted(path)
-    identity = keyed(current_stage_key(Path.cwd(), STAGE))
-    place = trial_folder(root, study.name, trial.first)
-    folder = training_folder(place, load(path)[TrainSettings].seed)
-    made = made_with(place, stage_key(identity.entry, trial.params))
-    given = made and give_to_dvc(root, identity.entry, trial.params, folder)
-    say(apply(path, trial.params) or "params.yaml has these values already")
-    if given:
-        say(f"`dvc repro` takes the model of trial {trial.first}, it is not trained again")
-    else:
-        why = "was made from other code, data or settings" if place.exists() else "is not on this machine"
-        say(f"the model of trial {trial.first} {why}: `dvc repro` trains with its settings")

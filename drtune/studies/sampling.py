@@ -5,32 +5,18 @@ from collections.abc import Mapping
 from typing import Any
 
 import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
+from optuna.distributions import CategoricalDistribution
+from optuna.pruners import BasePruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
-from drtune.studies.domains import Choices, Domain, Space, points, rounded
+from drtune.studies.domains import Space, points, rounded
 from drtune.studies.space import StudySettings
-from drtune.studies.standing import given
 
 TRIES = 200
 """Random points that are tried for one that the study does not have yet, before all are gone through."""
 GP_TRIALS = 100
 SEEDS = 2**32
-
-
-def distribution_of(domain: Domain) -> BaseDistribution:
-    """A domain in Optuna's terms."""
-    if isinstance(domain, Choices):
-        return CategoricalDistribution(domain.values)
-    if domain.whole:
-        return IntDistribution(int(domain.low), int(domain.high), domain.log, int(domain.step or 1))
-    return FloatDistribution(domain.low, domain.high, domain.log, domain.step)
 
 
 def seed_of(study_seed: int, number: int) -> int:
@@ -39,99 +25,52 @@ def seed_of(study_seed: int, number: int) -> int:
     return (int.from_bytes(digest[:4], "big") + number) % SEEDS
 
 
-def sampler_name(settings: StudySettings, space: Space, trials: int) -> str:
-    """`auto` resolved: a Gaussian process for at most 100 trials of numbers alone, else TPE."""
-    if settings.sampler != "auto":
-        return settings.sampler
-    numbers = not any(isinstance(domain, Choices) for domain in space.values())
-    return "gp" if numbers and trials <= GP_TRIALS else "tpe"
-
-
 def build_sampler(settings: StudySettings, space: Space, trials: int, number: int) -> BaseSampler:
-    """The sampler for the trial with this number, of so many in all."""
-    seed = seed_of(settings.seed, number)
-    name = sampler_name(settings, space, trials)
-    base: BaseSampler = RandomSampler(seed)
+    """The sampler for the trial with this number, of so many in all.
+
+    `auto` is a Gaussian process for at most 100 trials of numbers alone, else TPE.
+    """
+    seed, name = seed_of(settings.seed, number), settings.sampler
+    if name == "auto":
+        words = any(isinstance(domain, CategoricalDistribution) for domain in space.values())
+        name = "tpe" if words or trials > GP_TRIALS else "gp"
     if name == "gp":
-        base = GPSampler(seed=seed, n_startup_trials=settings.startup_trials, warn_independent_sampling=False)
-    elif name == "tpe":
-        base = TPESampler(seed=seed, n_startup_trials=settings.startup_trials)
-    return Distinct(base, space, seed)
+        first = settings.startup_trials
+        return GPSampler(seed=seed, n_startup_trials=first, warn_independent_sampling=False)
+    if name == "tpe":
+        return TPESampler(seed=seed, n_startup_trials=settings.startup_trials)
+    return RandomSampler(seed)
 
 
-def build_pruner(settings: StudySettings) -> optuna.pruners.BasePruner:
+def build_pruner(settings: StudySettings) -> BasePruner:
     """The pruner that the settings name."""
     if settings.pruner == "none":
-        return optuna.pruners.NopPruner()
-    return optuna.pruners.MedianPruner(settings.startup_trials, settings.warmup_epochs)
+        return NopPruner()
+    return MedianPruner(settings.startup_trials, settings.warmup_epochs)
 
 
-class Distinct(BaseSampler):
-    """What another sampler proposes, rounded; a point that the study has already is replaced by a random one.
+def next_point(study: optuna.Study, settings: StudySettings, space: Space, trials: int) -> dict[str, Any]:
+    """The point of the next trial of a study that has so many in all.
 
-    Only where a space is nearly used up no random one is new: then it is the first that is left.
-
-    Args:
-        base: the sampler that proposes.
-        space: of the study.
-        seed: of the replacements.
+    What the sampler proposes, rounded. Where a trial has it already, a random one; in a space that is nearly
+    used up, the first that is left.
     """
-
-    def __init__(self, base: BaseSampler, space: Space, seed: int) -> None:
-        self.base, self.space = base, space
-        self.distributions = {name: distribution_of(domain) for name, domain in space.items()}
-        self.random = RandomSampler(seed)
-
-    def infer_relative_search_space(
-        self, study: optuna.Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        """The whole space, so that every value comes from `sample_relative`."""
-        return self.distributions
-
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """A point that no trial of the study has, unless they have all."""
-        known = self.base.infer_relative_search_space(study, trial)
-        found = self.base.sample_relative(study, trial, known)
-        point = rounded(self.space, self.completed(self.base, study, trial, found))
-        taken = {as_key(given(other)) for other in others(study, trial)}
-        for _ in range(TRIES):
-            if as_key(point) not in taken:
-                return point
-            point = rounded(self.space, self.completed(self.random, study, trial, {}))
-        return next((free for free in points(self.space) if as_key(free) not in taken), point)
-
-    def completed(
-        self, sampler: BaseSampler, study: optuna.Study, trial: FrozenTrial, found: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        """`found`, and a value of its own for every name that is missing there."""
-        return {
-            name: found[name]
-            if name in found
-            else sampler.sample_independent(study, trial, name, distribution)
-            for name, distribution in self.distributions.items()
-        }
-
-    def sample_independent(
-        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        """One value alone, where a trial was begun with some values given."""
-        value = self.base.sample_independent(study, trial, param_name, param_distribution)
-        return rounded(self.space, {param_name: value})[param_name]
-
-    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        """Pass on."""
-        self.base.before_trial(study, trial)
-
-    def after_trial(self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Any) -> None:
-        """Pass on."""
-        self.base.after_trial(study, trial, state, values)
+    known = study.get_trials(deepcopy=False)
+    taken = {as_key(given(trial)) for trial in known}
+    copy = optuna.create_study(directions=study.directions)  # in memory, where a proposal begins no trial
+    copy.add_trials([trial for trial in known if trial.state != TrialState.WAITING])
+    random = RandomSampler(seed_of(settings.seed, len(known)))
+    for sampler in (build_sampler(settings, space, trials, len(known)), *[random] * TRIES):
+        copy.sampler = sampler
+        point = rounded(space, copy.ask(dict(space)).params)
+        if as_key(point) not in taken:
+            return point
+    return next((free for free in points(space) if as_key(free) not in taken), point)
 
 
-def others(study: optuna.Study, trial: FrozenTrial) -> list[FrozenTrial]:
-    """All other trials, also those that run."""
-    return [other for other in study.get_trials(deepcopy=False) if other.number != trial.number]
+def given(trial: FrozenTrial) -> dict[str, Any]:
+    """The point of a trial; of one whose process died while it was given, as far as it is known."""
+    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
 
 
 def as_key(params: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:

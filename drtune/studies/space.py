@@ -5,24 +5,27 @@ Every end and every choice is put into the settings once, before the first trial
 
 import itertools
 import math
+import random
 from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
 from typing import Any, Literal
-
-from pydantic import ValidationError
 
 from drtune.banks.settings import ExtractSettings
 from drtune.base.errors import ConfigError
-from drtune.base.faults import Fault, describe, faults_of, render, suggestion
+from drtune.base.faults import Fault, describe, render, suggestion
 from drtune.base.settings import Count, Params, Settings, Whole
 from drtune.data.settings import AugmentSettings
-from drtune.params import SETTINGS, parse, with_values
-from drtune.studies.domains import Domain, Space, Value, checked_choices, checked_interval, count_of
+from drtune.params import MISSING, SETTINGS, parse, parse_into, with_values
+from drtune.studies.domains import Domain, Space, checked_choices, checked_range, count_of, ends, holds
 from drtune.training.settings import TrainSettings
 
 NOT_VARIED = {
     "train.method": "a study is about one method; begin another with another train.method",
     "train.seed": "`study.seeds` repeats each trial with seeds of its own",
 }
+CORNERS = 256
+"""Corners of a space that are tried, at random where there are more: one in eight shows a fault of three
+settings with two ends each, so that none stays hidden."""
 
 
 class StudySettings(Settings):
@@ -45,36 +48,31 @@ class StudySettings(Settings):
         """Names of what is judged: the metric, and the cost where it counts too."""
         return (self.metric, self.cost) if self.cost else (self.metric,)
 
+    @property
+    def maximize(self) -> tuple[bool, ...]:
+        """Whether more is better, for each objective."""
+        return (self.direction == "maximize", False)[: len(self.objectives)]
+
 
 def read_study(params: Params) -> tuple[StudySettings, dict[str, Domain]]:
-    """Parse and check the `study` section of settings that were read with every method's.
-
-    Raises:
-        ConfigError: no section, or faults in it, all of them listed.
-    """
-    raw = params.raw.get("study")
-    if not isinstance(raw, dict):
-        known = ", ".join(StudySettings.model_fields)
-        what = "section is missing" if raw is None else f"expected a section, got {describe(raw)}"
-        raise ConfigError(render(params.source, [("study", f"{what}; known keys: {known}")]))
-    try:
-        study = StudySettings.model_validate(raw)
-    except ValidationError as error:
-        faults = faults_of("study", StudySettings, error)
-        raise ConfigError(render(params.source, faults)) from None
+    """Parse and check the `study` section of settings; a ConfigError lists all faults."""
+    parsed: dict[str, Any] = {}
+    faults: list[Fault] = []
     space: dict[str, Domain] = {}
-    faults = list(settings_faults(study))
-    for name, entry in study.space.items():
-        try:
-            if not of_another_method(params, name):
-                space[name] = domain_of(params, name, entry)
-        except ValueError as fault:
-            faults.append((f"study.space.{name}", str(fault)))
-    if not space and not faults:
-        what = f"names no setting of train or methods.{params[TrainSettings].method}"
-        faults.append(("study.space", f"{what}; give at least one: {{low: …, high: …}} or a list"))
-    faults = faults or list(space_faults(params, study, space))
-    if faults:
+    parse_into(parsed, faults, "study", StudySettings, params.raw.get("study", MISSING))
+    if not faults:
+        study = parsed["study"]
+        faults += settings_faults(study)
+        for name, entry in study.space.items():
+            try:
+                if (domain := domain_of(params, name, entry)) is not None:
+                    space[name] = domain
+            except ValueError as fault:
+                faults.append((f"study.space.{name}", str(fault)))
+        if not space and not faults:
+            what = f"names no setting of train or methods.{params[TrainSettings].method}"
+            faults.append(("study.space", f"{what}; give at least one: {{low: …, high: …}} or a list"))
+    if faults := faults or list(space_faults(params, study, space)):
         raise ConfigError(render(params.source, faults))
     return study, space
 
@@ -85,113 +83,75 @@ def settings_faults(study: StudySettings) -> Iterator[Fault]:
     if study.direction != wanted:
         yield "study.direction", f"{study.direction} {study.metric} seeks the worst model; set {wanted}"
     if study.cost and study.pruner != "none":
-        yield (
-            "study.pruner",
-            f"{study.pruner} needs one objective, study.cost adds a second; set one to none/null",
-        )
+        what = f"{study.pruner} needs one objective, study.cost adds a second; set one to none/null"
+        yield "study.pruner", what
 
 
-def of_another_method(params: Params, name: str) -> bool:
-    """Whether a name is a setting of a method that is not active: it waits until that one is.
+def domain_of(params: Params, name: str, entry: Any) -> Domain | None:
+    """The domain that an entry of `study.space` describes; None for a setting of a method that is not active.
 
-    Raises:
-        ValueError: that method has no such setting.
+    A ValueError says in words what is wrong with it.
     """
-    section, _, field = name.rpartition(".")
-    others = SETTINGS.keys() - {params[TrainSettings].method}
-    sections = {name: kind for method in others for name, kind in sections_of(method).items()}
-    if section in sections:
-        require_field(sections[section], field)
-    return section in sections
-
-
-def sections_of(method: str) -> dict[str, type[Settings]]:
-    """The sections of a method: its own settings, and what it replaces of `train`."""
-    return {f"methods.{method}": SETTINGS[method], f"methods.{method}.train": TrainSettings}
-
-
-def require_field(section: type[Settings], field: str) -> None:
-    """Make sure that a section has a field.
-
-    Raises:
-        ValueError: it has not.
-    """
-    if field not in section.model_fields:
-        raise ValueError("unknown setting" + suggestion(field, list(section.model_fields)))
-
-
-def domain_of(params: Params, name: str, entry: Any) -> Domain:
-    """The domain that an entry of `study.space` describes.
-
-    Raises:
-        ValueError: in words, what is wrong with it.
-    """
-    section, field = field_of(params, name)
-    kinds = number_kinds(section, field)
+    field = field_of(params, name)
+    if field is None:
+        return None
     if isinstance(entry, list):
         return checked_choices(entry)
     if not isinstance(entry, dict) or not {"low", "high"} <= set(entry) <= {"low", "high", "log", "step"}:
         shape = "{low: …, high: …, log: true} or {low: …, high: …, step: …} or a list of choices"
         raise ValueError(f"expected {shape}, got {describe(entry)}")
-    if not kinds:
+    if not (kinds := number_kinds(field)):
         raise ValueError(f"takes no numbers; give a list of choices, got {describe(entry)}")
-    for key in ("low", "high", "step"):
-        value = entry.get(key, 1)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise ValueError(f"{key}: expected a number, got {describe(value)}")
-    return checked_interval(entry, whole="number" not in kinds)
+    return checked_range(entry, whole="number" not in kinds)
 
 
-def field_of(params: Params, name: str) -> tuple[type[Settings], str]:
-    """The settings type and the field that a dotted name means.
+def field_of(params: Params, name: str) -> dict[str, Any] | None:
+    """The JSON schema of the setting that a dotted name means; None for one of a method that is not active.
 
-    Raises:
-        ValueError: it is no setting that moves the active method's training and nothing before it.
+    A ValueError says why no study varies it.
     """
     method = params[TrainSettings].method
-    sections: dict[str, type[Settings]] = {
-        "train": TrainSettings,
-        **sections_of(method),
-        "augment": AugmentSettings,
-    }
-    own = f"methods.{method}.train"
+    own, replacing = f"methods.{method}", f"methods.{method}.train"
+    sections: dict[str, type[Settings]] = {"train": TrainSettings, own: SETTINGS[method]}
+    sections |= {"augment": AugmentSettings, replacing: TrainSettings}
+    waiting = {f"methods.{other}": kind for other, kind in SETTINGS.items() if other != method}
+    waiting |= {f"{other}.train": TrainSettings for other in waiting}
     section, _, field = name.rpartition(".")
-    if (plain := name.removeprefix(f"methods.{method}.")) in NOT_VARIED:
+    if (plain := name.removeprefix(f"{own}.")) in NOT_VARIED:
         raise ValueError(f"cannot be varied: {NOT_VARIED[plain]}")
     if section == "augment" and (views := params[ExtractSettings].views):
         raise ValueError(f"the bank holds augmented rows, extract.views is {views}; set that to 0")
-    if section not in sections:
-        allowed = ", ".join(f"{known}.*" for known in sections if known != own)
-        raise ValueError(f"a study varies settings of the train stage alone; allowed: {allowed}")
-    require_field(sections[section], field)
+    if not (kind := sections.get(section) or waiting.get(section)):
+        raise ValueError(
+            f"a study varies settings of the train stage alone; allowed: train.*, {own}.*, augment.*"
+        )
+    if field not in kind.model_fields:
+        raise ValueError("unknown setting" + suggestion(field, list(kind.model_fields)))
     if section == "train" and field in params.replaced:
-        raise ValueError(f"is replaced by {own}.{field}; vary that one")
-    if section == own and field not in params.replaced:
+        raise ValueError(f"is replaced by {replacing}.{field}; vary that one")
+    if section == replacing and field not in params.replaced:
         raise ValueError(f"is not in params.yaml; vary train.{field}, or write it there first")
-    return sections[section], field
+    return dict(kind.model_json_schema()["properties"][field]) if section in sections else None
 
 
-def number_kinds(section: type[Settings], field: str) -> set[str]:
-    """Which of `integer` and `number` a field takes."""
-    schema = section.model_json_schema()["properties"][field]
-    return {option.get("type") for option in schema.get("anyOf", [schema])} & {"integer", "number"}
+def number_kinds(field: Mapping[str, Any]) -> set[str]:
+    """Which of `integer` and `number` a setting takes, by its JSON schema."""
+    return {option.get("type") for option in field.get("anyOf", [field])} & {"integer", "number"}
 
 
 def space_faults(params: Params, study: StudySettings, space: Space) -> Iterator[Fault]:
     """Faults of domains against the settings: their ends, alone and together, and what params.yaml says."""
     own, right = own_values(params, space), []
     for name, domain in space.items():
-        key = f"study.space.{name}"
-        problems = [problem for value in domain.ends if (problem := problem_with(params, {name: value}))]
+        problems = [problem for value in ends(domain) if (problem := problem_with(params, {name: value}))]
         if problems:
-            yield key, problems[0]
+            yield f"study.space.{name}", problems[0]
             continue
         right.append(name)
-        if len({moved(resolved(params, {name: value})) for value in domain.ends}) < len(domain.ends):
-            yield key, f"two of its values are trained alike: {', '.join(map(repr, domain.ends))}"
-        if own[name] not in domain:
-            first = "the first trial is params.yaml as it stands; change the domain"
-            yield key, f"params.yaml's own value {own[name]!r} is not among its values; {first}"
+        if not holds(domain, own[name]):
+            what = f"params.yaml's own value {own[name]!r} is not among its values"
+            remedy = "the first trial is params.yaml as it stands; change the domain"
+            yield f"study.space.{name}", f"{what}; {remedy}"
     yield from faults_together(params, space, right)
     if study.seeds > 1 and "seed" in params.replaced:
         name = f"methods.{params[TrainSettings].method}.train.seed"
@@ -208,24 +168,29 @@ def too_many(space: Space, trials: int) -> str:
     return f"{trials} trials, but the space has only {count} different points; {remedy}"
 
 
-def faults_together(params: Params, space: Space, right: Sequence[str]) -> Iterator[Fault]:
-    """Faults of two or three settings at the ends of their domains, each of which alone is right."""
-    found: list[set[str]] = []
-    groups = [*itertools.combinations(right, 2), *itertools.combinations(right, 3)]
-    for names in groups:
-        if any(fewer <= set(names) for fewer in found):
+def faults_together(params: Params, space: Space, names: Sequence[str]) -> Iterator[Fault]:
+    """Faults of several settings at the ends of their domains, each of which alone is right."""
+    sides = [ends(space[name]) for name in names]
+    corners: Iterator[Sequence[Any]] = itertools.product(*sides)
+    if math.prod(map(len, sides)) > CORNERS:
+        draws = random.Random(0)
+        corners = ([draws.choice(side) for side in sides] for _ in range(CORNERS))
+    found: list[dict[str, Any]] = []
+    for corner in corners:
+        point = dict(zip(names, corner, strict=True))
+        if any(known.items() <= point.items() for known in found) or not problem_with(params, point):
             continue
-        for values in itertools.product(*(space[name].ends for name in names)):
-            point = dict(zip(names, values, strict=True))
-            if problem := problem_with(params, point):
-                name, value = point.popitem()
-                others = " and ".join(f"{other} {another!r}" for other, another in point.items())
-                found.append(set(names))
-                yield f"study.space.{name}", f"{value!r} together with {others}: {problem}"
-                break
+        for name in names:  # keep what the fault needs
+            rest = {other: value for other, value in point.items() if other != name}
+            point = rest if problem_with(params, rest) else point
+        if not any(known.keys() == point.keys() for known in found):
+            (*others, (name, value)), problem = point.items(), problem_with(params, point)
+            together = " and ".join(f"{other} {another!r}" for other, another in others)
+            yield f"study.space.{name}", f"{value!r} together with {together}: {problem}"
+        found.append(point)
 
 
-def problem_with(params: Params, values: Mapping[str, Value]) -> str:
+def problem_with(params: Params, values: Mapping[str, Any]) -> str:
     """What the settings say of these values, in one line; empty if they are right."""
     try:
         resolved(params, values)
@@ -234,27 +199,11 @@ def problem_with(params: Params, values: Mapping[str, Value]) -> str:
     return ""
 
 
-def own_values(params: Params, space: Space) -> dict[str, Any]:
+def own_values(params: Params, space: Mapping[str, Any]) -> dict[str, Any]:
     """What params.yaml says of each name in a space."""
-    found = {}
-    for name in space:
-        node: Any = params.raw
-        for part in name.split("."):
-            node = node[part]
-        found[name] = node
-    return found
+    return {name: reduce(lambda node, part: node[part], name.split("."), params.raw) for name in space}
 
 
 def resolved(params: Params, values: Mapping[str, Any]) -> Params:
-    """The settings of a trial.
-
-    Raises:
-        ConfigError: they are not accepted.
-    """
+    """The settings of a trial; a ConfigError says why they are not accepted."""
     return parse(with_values(params.raw, values), params.source)
-
-
-def moved(params: Params) -> str:
-    """All that a trial of a study can change, as text to compare."""
-    train = params[TrainSettings]
-    return repr((train, params.method(train.method), params[AugmentSettings]))

@@ -1,6 +1,7 @@
 """How a trial stands, and which attempts count; from what Optuna stores of it."""
 
 import socket
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from drtune.runs.lifecycle import pid_namespace, process_is_gone
+from drtune.studies.sampling import given
 
 PID, FIRST, CONTINUES, CRASHES = "proc.pid", "first", "continues", "crashes"
 FAULT, STOPPED = "fault", "stopped"
@@ -18,26 +20,35 @@ RETRIES = 1
 
 @dataclass(frozen=True)
 class Standing:
-    """One trial as people see it.
+    """One trial as people see it."""
 
-    Attributes:
-        number: of its latest attempt; `first` of its first, which names its folder and its run.
-        state: WAITING, RUNNING, COMPLETE, PRUNED or FAIL.
-        values: of the objectives; of a pruned trial the last value reported.
-        params: dotted name -> value.
-        fault: why it failed, where the training itself did.
-        where: host and process of a running one.
-        ended: Unix seconds; 0 for one that has not, or is to be given again.
-    """
-
-    number: int
-    first: int
-    state: str
-    values: tuple[float, ...]
+    number: int  # of its latest attempt
+    first: int  # of its first, which names its folder and its run
+    state: str  # WAITING, RUNNING, COMPLETE, PRUNED or FAIL; one whose process is gone does not run
+    values: tuple[float, ...]  # of the objectives; of a pruned trial the last value reported
     params: Mapping[str, Any]
-    fault: str
-    where: str
-    ended: float
+    fault: str  # why it failed, where the training itself did
+    where: str  # host and process of a running one
+    ended: float  # Unix seconds; 0 for one that has not, or is to be given again
+
+
+def standing_of(trial: FrozenTrial) -> Standing:
+    """Plain values of a trial."""
+    tags, state = trial.user_attrs, trial.state
+    last = [trial.intermediate_values[max(trial.intermediate_values)]] if trial.intermediate_values else ()
+    running = state == TrialState.RUNNING and not is_lost(trial)
+    final = state.is_finished() and not deserves_another(trial)
+    twice = "its process died, also when it was tried again"
+    return Standing(
+        number=trial.number,
+        first=int(tags.get(FIRST, trial.number)),
+        state="FAIL" if state == TrialState.RUNNING and not running else state.name,
+        values=tuple(trial.values or last),
+        params=given(trial),
+        fault=str(tags.get(FAULT, twice if final and state == TrialState.FAIL else "")),
+        where=f"{tags.get('proc.host', '')} pid {tags[PID]}" if running else "",
+        ended=trial.datetime_complete.timestamp() if final and trial.datetime_complete else 0.0,
+    )
 
 
 def numbers_continued(trials: Sequence[FrozenTrial]) -> set[int]:
@@ -47,16 +58,14 @@ def numbers_continued(trials: Sequence[FrozenTrial]) -> set[int]:
 
 def counted(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """The trials that count: of several attempts the last, and none that failed before it began."""
-    continued = numbers_continued(trials)
-    return [
-        trial
-        for trial in trials
-        if trial.number not in continued
-        and not (trial.state == TrialState.FAIL and PID not in trial.user_attrs)
-    ]
+    gone = numbers_continued(trials)
+    gone |= {
+        trial.number for trial in trials if trial.state == TrialState.FAIL and PID not in trial.user_attrs
+    }
+    return [trial for trial in trials if trial.number not in gone]
 
 
-def is_lost(trial: FrozenTrial, silent: bool) -> bool:
+def is_lost(trial: FrozenTrial, silent: bool = False) -> bool:
     """Whether a running trial has no process; to be silent says so only of one that cannot be seen from here.
 
     A machine that was asleep wakes with all its workers alive and none heard of.
@@ -79,26 +88,11 @@ def crashed(trial: FrozenTrial) -> bool:
     return PID in trial.user_attrs and STOPPED not in trial.user_attrs
 
 
-def given(trial: FrozenTrial) -> dict[str, Any]:
-    """The point of a trial; of one whose process died while it was given, as far as it is known."""
-    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+def counts(trials: Sequence[Standing]) -> str:
+    """'12 complete, 8 pruned'."""
+    return ", ".join(f"{count} {word}" for word, count in Counter(map(word_of, trials)).items())
 
 
-def standing_of(trial: FrozenTrial) -> Standing:
-    """Plain values of a trial."""
-    attributes = trial.user_attrs
-    values = tuple(trial.values or ())
-    if not values and trial.intermediate_values:
-        values = (trial.intermediate_values[max(trial.intermediate_values)],)
-    where = (
-        f"{attributes.get('proc.host', '')} pid {attributes.get(PID, '')}"
-        if trial.state == TrialState.RUNNING
-        else ""
-    )
-    first = int(attributes.get(FIRST, trial.number))
-    fault = str(attributes.get(FAULT, ""))
-    if trial.state == TrialState.FAIL and not fault and not deserves_another(trial):
-        fault = "its process died, also when it was tried again"
-    final = trial.state.is_finished() and not deserves_another(trial)
-    ended = trial.datetime_complete.timestamp() if final and trial.datetime_complete else 0.0
-    return Standing(trial.number, first, trial.state.name, values, given(trial), fault, where, ended)
+def word_of(trial: Standing) -> str:
+    """How a trial stands; `stopped` is one whose process is gone and that will be given again."""
+    return "stopped" if trial.state == "FAIL" and not trial.fault else trial.state.lower()

@@ -12,16 +12,16 @@ import time
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 import optuna
 import sqlalchemy
 from filelock import FileLock, Timeout
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
-from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DatabaseError, InterfaceError, SQLAlchemyError
 
 from drtune.base.errors import StudyError
 from drtune.base.files import replacing
@@ -42,6 +42,8 @@ HEARTBEAT_SECONDS, GRACE_SECONDS = 30, 900
 """A trial of another machine is lost when nothing was heard of it for so long: longer than a storage may be
 away, else whoever comes first after that takes all others for dead."""
 CONNECT_SECONDS = 10
+LASTING = ("malformed", "not a database", "readonly", "read-only", "no such table", "no such column")
+"""What a database says that does not mend itself."""
 
 warnings.filterwarnings("ignore", category=ExperimentalWarning)
 warnings.filterwarnings("ignore", message="Heartbeat of storage is supposed to be used with Study.optimize")
@@ -60,36 +62,37 @@ def storage_url(root: Path, given: str = "") -> str:
 
 
 def open_storage(url: str) -> Storage:
-    """The storage at an address, made where it is new.
+    """The storage at an address, made where it is new; a StudyError where it is of no use.
 
-    Raises:
-        StorageAwayError: a database that does not answer or refuses.
-        StudyError: an address of another kind, or tables that are not ours.
+    That is a StorageAwayError where it may be of use later.
     """
     shown, path = without_secrets(url), sqlite_path(url)
     kinds = "sqlite:///FILE or postgresql+psycopg://USER@HOST:PORT/DATABASE"
+    away, other = "" if path else "start the database, or ", "name another with --storage"
     if path is None and not url.startswith("postgresql"):
         raise StudyError(f"storage {shown}: no storage for studies; allowed: {kinds}")
     try:
+        sqlalchemy.make_url(url)
         check_reachable(url)
-        if path:
-            prepare_file(path)
-        with first_use(url) as engine:
-            refuse_foreign(engine, shown)
-            return connected(url)
-    except ModuleNotFoundError as fault:
-        remedy = f"pip install '{fault.name}[binary]'" if fault.name == "psycopg" else f"allowed: {kinds}"
-        raise StudyError(
-            f"storage {shown}: needs the package {fault.name}, which is not here; {remedy}"
-        ) from None
     except ValueError:  # its text may hold a part of the password
         remedy = f"allowed: {kinds}; write / and @ in a password as %2F and %40"
         raise StudyError(f"storage {shown}: cannot be read as an address; {remedy}") from None
-    except (OSError, Timeout, sqlite3.Error, SQLAlchemyError, StorageInternalError) as fault:
-        remedy = f"{'' if path else 'start the database, or '}name another with --storage"
-        raise StorageAwayError(f"storage {shown}: cannot be used: {reason_of(fault)}; {remedy}") from None
+    except ConnectionError as fault:
+        raise StorageAwayError(f"storage {shown}: cannot be used: {fault}; {away}{other}") from None
+    try:
+        if path:
+            prepare_file(path)
+        return connected(url, shown)
+    except ModuleNotFoundError as fault:
+        remedy = f"pip install '{fault.name}[binary]'" if fault.name == "psycopg" else f"allowed: {kinds}"
+        what = f"needs the package {fault.name}, which is not here"
+        raise StudyError(f"storage {shown}: {what}; {remedy}") from None
     except RuntimeError as fault:  # a schema of another version of Optuna
         raise StudyError(f"storage {shown}: {scrub(str(fault))}") from None
+    except (OSError, Timeout, sqlite3.Error, SQLAlchemyError, StorageInternalError, ValueError) as fault:
+        kind = StudyError if lasts(fault) else StorageAwayError
+        first = "put a whole, writable copy in its place, or " if lasts(fault) else away
+        raise kind(f"storage {shown}: cannot be used: {reason_of(fault)}; {first}{other}") from None
 
 
 def without_secrets(url: str) -> str:
@@ -103,8 +106,16 @@ def reason_of(fault: BaseException) -> str:
     return scrub(str(inner or fault)).split("\n")[0].strip()
 
 
+def lasts(fault: BaseException) -> bool:
+    """Whether waiting mends nothing: the database is broken, or may not be written."""
+    return isinstance(fault, ValueError) or any(word in reason_of(fault) for word in LASTING)
+
+
 def prepare_file(path: Path) -> None:
-    """Make a sqlite storage complete before it gets its name, so that a kill leaves none half made."""
+    """Make a sqlite storage complete before it gets its name, so that a kill leaves none half made.
+
+    One that is there must be whole and writable, else an OSError or a sqlite3.Error says so.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         with FileLock(f"{path}.lock", timeout=TURN_SECONDS):
@@ -112,48 +123,40 @@ def prepare_file(path: Path) -> None:
                 with replacing(path) as fresh:
                     RDBStorage(f"sqlite:///{fresh}").engine.dispose()
     use_write_ahead_log(path)
+    with closing(sqlite3.connect(path, timeout=TURN_SECONDS)) as connection:
+        connection.execute("BEGIN")
+        connection.execute(
+            "CREATE TABLE probe (number)"
+        )  # refused where nothing can be written; never committed
+        if (found := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+            raise sqlite3.DatabaseError(f"database disk image is malformed: {' '.join(found.split())}")
 
 
-def connected(url: str) -> Storage:
-    """An open storage whose connections are tried before they are used again."""
-    seconds = {"timeout": 60} if sqlite_path(url) else {"connect_timeout": CONNECT_SECONDS}
-    storage = RDBStorage(
-        url,
-        engine_kwargs={"pool_pre_ping": True, "connect_args": seconds},
-        heartbeat_interval=HEARTBEAT_SECONDS,
-        grace_period=GRACE_SECONDS,
-    )
-    if not sqlite_path(url):
-        sqlalchemy.event.listen(storage.engine, "connect", use_utc)
-        storage.engine.dispose()  # its first connections were made before
-    return storage
+def connected(url: str, shown: str) -> Storage:
+    """An open storage whose connections are tried before they are used again.
 
-
-def use_utc(connection: Any, record: object) -> None:
-    """Optuna stores heartbeats in a connection's local time, which machines and seasons disagree about."""
-    with connection.cursor() as cursor:
-        cursor.execute("SET TIME ZONE 'UTC'")
-    connection.commit()
-
-
-@contextmanager
-def first_use(url: str) -> Iterator[sqlalchemy.Engine]:
-    """One process at a time while the tables may not be there yet; a sqlite file is never without them."""
+    One process at a time while the tables may not be there yet; a sqlite file is never without them.
+    """
     file = sqlite_path(url)
-    engine = sqlalchemy.create_engine(url, connect_args={} if file else {"connect_timeout": CONNECT_SECONDS})
+    # Optuna stores heartbeats in a connection's local time, which machines and seasons disagree about
+    postgres = {"connect_timeout": CONNECT_SECONDS, "options": "-c timezone=UTC"}
+    arguments = {"pool_pre_ping": True, "connect_args": {"timeout": 60} if file else postgres}
+    engine = sqlalchemy.create_engine(url, **arguments)
     try:
         with nullcontext() if file else advisory_lock(engine, "drtune study tables"):
-            yield engine
+            refuse_foreign(engine, shown)
+            return RDBStorage(
+                url,
+                engine_kwargs=arguments,
+                heartbeat_interval=HEARTBEAT_SECONDS,
+                grace_period=GRACE_SECONDS,
+            )
     finally:
         engine.dispose()
 
 
 def refuse_foreign(engine: sqlalchemy.Engine, shown: str) -> None:
-    """Leave a database of MLflow's, say, alone: both would write the version of their tables to one place.
-
-    Raises:
-        StudyError: it has tables, but none of Optuna's.
-    """
+    """Leave a database of MLflow's, say, alone: both would write the version of their tables to one place."""
     tables = sorted(sqlalchemy.inspect(engine).get_table_names())
     if tables and "studies" not in tables:
         what = f"holds the tables of another program ({', '.join(tables[:3])}, …)"
@@ -186,16 +189,15 @@ def advisory_lock(engine: sqlalchemy.Engine, name: str) -> Iterator[None]:
 def patiently(call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Call; while the storage is away, try again for minutes, so that no training is lost with it.
 
-    Raises:
-        StudyError: it did not come back.
+    A StudyError where it did not come back, or cannot.
     """
     until, wait = time.monotonic() + PATIENCE_SECONDS, 1.0
     while True:
         try:
             return call(*args, **kwargs)
-        except (OperationalError, InterfaceError, StorageInternalError, StorageAwayError, Timeout) as fault:
+        except (DatabaseError, InterfaceError, StorageInternalError, StorageAwayError, Timeout) as fault:
             reason = reason_of(fault)
-            if time.monotonic() > until:
+            if lasts(fault) or time.monotonic() > until:
                 raise StudyError(f"the storage of the study does not come back: {reason}") from None
             if wait == 1.0:
                 log.warning("storage of the study: %s; trying again for %g s", reason, PATIENCE_SECONDS)

@@ -23,37 +23,30 @@ from optuna.trial import FrozenTrial, TrialState
 from drtune.base.errors import StudyError
 from drtune.runs.mlflow_study import StudyName
 from drtune.runs.naming import PROJECT
+from drtune.studies import standing
 from drtune.studies.design import Design, require_same
-from drtune.studies.domains import Space
-from drtune.studies.sampling import build_pruner, build_sampler, distribution_of
-from drtune.studies.space import StudySettings
-from drtune.studies.standing import (
-    CONTINUES,
-    CRASHES,
-    FAULT,
-    FIRST,
-    PID,
-    STOPPED,
-    Standing,
-    counted,
-    crashed,
-    deserves_another,
-    given,
-    is_lost,
-    numbers_continued,
-    standing_of,
-)
+from drtune.studies.sampling import build_pruner, given, next_point
+from drtune.studies.standing import CONTINUES, CRASHES, FAULT, FIRST, PID, STOPPED, Standing
 from drtune.studies.storage import HEARTBEAT_SECONDS, Storage, patiently, turn
 
 DESIGN, TOKEN, TRIALS, RUN = "design", "token", "trials", "mlflow_run"
 RUNNING, WAITING, FAIL = TrialState.RUNNING, TrialState.WAITING, TrialState.FAIL
-
-
 NAME = re.compile(r"[\w.+@=-]{1,100}")
 
 
 class Pruned(Exception):  # noqa: N818
     """The trial is so far behind the others that it ends here."""
+
+
+@contextmanager
+def whole(name: str) -> Iterator[None]:
+    """Say in a StudyError that what the storage holds of a study makes no sense."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError) as fault:
+        what = f"the storage holds only parts of it ({type(fault).__name__}: {fault})".split("\n")[0]
+        remedy = "put a copy of the storage back, or begin another study with --name"
+        raise StudyError(f"study {name!r}: {what}; {remedy}") from None
 
 
 class Attempt:
@@ -64,17 +57,11 @@ class Attempt:
 
     def __init__(self, study: "Study", trial: optuna.Trial) -> None:
         self.study, self.trial, self.number = study, trial, trial.number
-        attributes = trial.user_attrs
-        self.first = int(attributes.get(FIRST, trial.number))
-        self.continued = CONTINUES in attributes
+        self.first = int(trial.user_attrs.get(FIRST, trial.number))
         self.params: dict[str, Any] = dict(trial.params)
 
     def report(self, value: float, step: int) -> None:
-        """Say how the trial stands after a step.
-
-        Raises:
-            Pruned: it is not worth going on, or another worker has it by now.
-        """
+        """Say how the trial stands after a step; Pruned where it should end, or is another worker's."""
         if self.study.settings.cost:
             return
         try:
@@ -86,10 +73,10 @@ class Attempt:
 
     def complete(self, values: Sequence[float]) -> None:
         """It came to its end; a value that is no number cannot be compared, so that is a fault."""
-        if any(math.isnan(value) for value in values):
-            self.failed(f"its value is not a number: {', '.join(map(str, values))}")
-        else:
+        if all(map(math.isfinite, values)):
             self._tell(list(values))
+        else:
+            self.failed(f"its value is not finite: {', '.join(map(str, values))}")
 
     def pruned(self) -> None:
         """It was given up, with its last reported value."""
@@ -101,31 +88,29 @@ class Attempt:
             patiently(self.trial.set_user_attr, FAULT, fault)
         self._tell(state=FAIL)
 
-    def stopped(self) -> None:
-        """Its process was told to end: the next worker goes on with it."""
-        self.trial.set_user_attr(STOPPED, True)
-        self.crashed()
-
-    def crashed(self) -> None:
-        """Its process ends with it: it is tried once more."""
+    def stopped(self, told: bool = True) -> None:
+        """Its process ends: where it was told to, the next worker goes on with it, else once."""
+        if told:
+            self.trial.set_user_attr(STOPPED, True)
         self.study.inner.tell(self.trial, state=FAIL)
 
     @contextmanager
     def alive(self) -> Iterator[None]:
         """Tell other machines meanwhile that it is alive."""
         ended = Event()
-        thread = Thread(target=self._beat, args=(ended,), name="heartbeat", daemon=True)
+
+        def beat() -> None:
+            while not ended.wait(HEARTBEAT_SECONDS):
+                with suppress(Exception):  # while the storage is away; the next beat tries again
+                    self.study.storage.record_heartbeat(self.trial._trial_id)
+
+        thread = Thread(target=beat, name="heartbeat", daemon=True)
         thread.start()
         try:
             yield
         finally:
             ended.set()
             thread.join(1.0)
-
-    def _beat(self, ended: Event) -> None:
-        while not ended.wait(HEARTBEAT_SECONDS):
-            with suppress(Exception):  # while the storage is away; the next beat tries again
-                self.study.storage.record_heartbeat(self.trial._trial_id)
 
     def _tell(self, values: Sequence[float] | None = None, state: TrialState | None = None) -> None:
         """Store its end; it may be stored already, where the storage went away before it could say so."""
@@ -134,38 +119,28 @@ class Attempt:
 
 
 class Study:
-    """A study in its storage.
-
-    Args:
-        storage: from `open_storage`.
-        name: of the study.
-
-    Raises:
-        StudyError: there is none of this name.
-    """
+    """A study in its storage; a StudyError where there is none of this name, or it is broken."""
 
     def __init__(self, storage: Storage, name: str) -> None:
         self.storage, self.name = storage, name
         try:
             self.inner = optuna.load_study(study_name=name, storage=storage)
         except KeyError:
-            known = ", ".join(names(storage)) or "none"
+            known = ", ".join(sorted(optuna.get_all_study_names(storage))) or "none"
             raise StudyError(f"study {name!r}: there is no such study; there are: {known}") from None
-        if DESIGN not in self.inner.user_attrs:
-            raise StudyError(f"study {name!r}: was not made by `drtune study run`; choose another --name")
-        self.design = Design.from_facts(self.inner.user_attrs[DESIGN])
-        self.settings: StudySettings = self.design.settings
-        self.space: Space = self.design.space
+        with whole(name):
+            if DESIGN not in (facts := self.inner.user_attrs):
+                raise StudyError(f"study {name!r}: was not made by `drtune study run`; choose another --name")
+            self.design = Design.from_facts(facts[DESIGN])
+            self.settings, self.space = self.design.settings, self.design.space
+            # its name in MLflow; the token tells it from an earlier study of the same name
+            self.label = StudyName(PROJECT, name, str(facts[TOKEN]))
+            self.best()
 
     @property
     def limit(self) -> int:
-        """Trials in all."""
+        """Trials in all; another command may change it meanwhile."""
         return int(self.inner.user_attrs.get(TRIALS, self.settings.trials))
-
-    @property
-    def label(self) -> StudyName:
-        """Its name in MLflow; the token tells it from an earlier study of the same name."""
-        return StudyName(PROJECT, self.name, str(self.inner.user_attrs[TOKEN]))
 
     @property
     def run_id(self) -> str:
@@ -177,7 +152,7 @@ class Study:
         self.inner.set_user_attr(RUN, run_id)
 
     def trials(self) -> list[FrozenTrial]:
-        """All trials, in the order of their numbers."""
+        """All attempts, in the order of their numbers."""
         return list(self.inner.get_trials(deepcopy=False))
 
     def next(self, process: Mapping[str, str], until: float | None = None) -> Attempt | None:
@@ -192,11 +167,12 @@ class Study:
             trials = self.trials()
             waiting = any(trial.state == WAITING for trial in trials)
             late = until is not None and time.time() > until
-            if late or (not waiting and len(counted(trials)) >= self.limit):
+            if late or (not waiting and len(standing.counted(trials)) >= self.limit):
                 return None
-            self.inner.sampler = build_sampler(self.settings, self.space, self.limit, len(trials))
+            if not waiting:
+                self.inner.enqueue_trial(next_point(self.inner, self.settings, self.space, self.limit))
             self.inner.pruner = build_pruner(self.settings)
-            trial = self.inner.ask({name: distribution_of(domain) for name, domain in self.space.items()})
+            trial = self.inner.ask(dict(self.space))
             # each patiently: were all of this done again, this trial would be left over; the pid comes last,
             # because with it the trial has begun
             patiently(self.storage.record_heartbeat, trial._trial_id)
@@ -207,31 +183,29 @@ class Study:
     def sweep(self) -> list[int]:
         """End the trials whose process is gone, and give again those that deserve it; hold the turn.
 
-        Returns:
-            Numbers of the trials that were given again.
+        Returns the numbers of those that are given again.
         """
         silent = set(self.storage._get_stale_trial_ids(self.inner._study_id))
         for trial in self.trials():
-            if trial.state == RUNNING and is_lost(trial, trial._trial_id in silent):
+            if trial.state == RUNNING and standing.is_lost(trial, trial._trial_id in silent):
                 with suppress(UpdateFinishedTrialError):  # it has just ended
                     self.storage.set_trial_state_values(trial._trial_id, FAIL)
         trials = self.trials()
-        continued = numbers_continued(trials)
-        again = [trial for trial in trials if trial.number not in continued and deserves_another(trial)]
+        continued = standing.numbers_continued(trials)
+        again = [t for t in trials if t.number not in continued and standing.deserves_another(t)]
         for trial in again:
-            self.inner.enqueue_trial(
-                given(trial),
-                {
-                    FIRST: trial.user_attrs.get(FIRST, trial.number),
-                    CONTINUES: [*trial.user_attrs.get(CONTINUES, []), trial.number],
-                    CRASHES: trial.user_attrs.get(CRASHES, 0) + crashed(trial),
-                },
-            )
+            tags = trial.user_attrs
+            about = {
+                FIRST: tags.get(FIRST, trial.number),
+                CONTINUES: [*tags.get(CONTINUES, []), trial.number],
+            }
+            about[CRASHES] = tags.get(CRASHES, 0) + standing.crashed(trial)
+            self.inner.enqueue_trial(given(trial), about)
         return [trial.number for trial in again]
 
     def standings(self) -> list[Standing]:
         """Every trial once, as its latest attempt has it."""
-        return [standing_of(trial) for trial in counted(self.trials())]
+        return [standing.standing_of(trial) for trial in standing.counted(self.trials())]
 
     def best(self) -> list[Standing]:
         """The best trial, or those that no other beats in both objectives; none before one is complete."""
@@ -239,13 +213,9 @@ class Study:
         found = [trial for trial in self.standings() if trial.number in numbers]
         return found if self.settings.cost else found[:1]
 
-    def maximize(self) -> tuple[bool, ...]:
-        """Whether more is better, for each objective."""
-        return tuple(direction == StudyDirection.MAXIMIZE for direction in self.inner.directions)
-
     def importances(self) -> dict[str, float]:
         """Share of each setting in how the first objective varies; empty where that cannot be said."""
-        sign = -1 if self.maximize()[0] else 1  # Optuna asks what makes a target of ours small
+        sign = -1 if self.settings.maximize[0] else 1  # Optuna asks what makes a target of ours small
 
         def first(trial: FrozenTrial) -> float:
             return sign * float(trial.values[0])
@@ -254,46 +224,41 @@ class Study:
             warnings.filterwarnings("ignore", message="PedAnova.*low `target` values")
             warnings.filterwarnings("error", message=".*importances will be equal")  # too few trials
             try:
-                target = first if self.settings.cost else None
-                return dict(optuna.importance.get_param_importances(self.inner, target=target))
+                return dict(optuna.importance.get_param_importances(self.inner, target=first))
             except (ValueError, RuntimeError, UserWarning):
                 return {}
-
-
-def names(storage: Storage) -> list[str]:
-    """Names of all studies in a storage."""
-    return sorted(optuna.get_all_study_names(storage))
 
 
 def begin(storage: Storage, name: str, design: Design, trials: int) -> Study:
     """Make a study, or go on with it; its first trial is params.yaml as it stands.
 
-    Raises:
-        StudyError: there is one of this name about something else, or the name is none.
+    A StudyError where there is one of this name about something else, or the name is none.
     """
     if not NAME.fullmatch(name):
-        raise StudyError(
-            f"study {name[:100]!r}: a name has 1 to 100 letters, digits or any of . _ - + @ = and no space"
-        )
+        rule = "a name has 1 to 100 letters, digits or any of . _ - + @ = and no space"
+        raise StudyError(f"study {name[:100]!r}: {rule}")
     return patiently(_begin, storage, name, design, trials)
 
 
 def _begin(storage: Storage, name: str, design: Design, trials: int) -> Study:
+    directions = [
+        StudyDirection.MAXIMIZE if more else StudyDirection.MINIMIZE for more in design.settings.maximize
+    ]
     with turn(storage):
-        first = StudyDirection[design.settings.direction.upper()]
-        directions = [first, StudyDirection.MINIMIZE] if design.settings.cost else [first]
-        if name not in names(storage):
+        if name not in optuna.get_all_study_names(storage):
             optuna.create_study(storage=storage, study_name=name, directions=directions)
         inner = optuna.load_study(study_name=name, storage=storage)
-        own = inner.directions == directions and not inner.get_trials(deepcopy=False)
-        if DESIGN not in inner.user_attrs and own:  # just made, here or by one that was killed then
-            inner.set_user_attr(TOKEN, secrets.token_hex(8))
+        empty = not inner.get_trials(deepcopy=False)
+        if (
+            DESIGN not in inner.user_attrs and empty and inner.directions == directions
+        ):  # just made, here or by
+            inner.set_user_attr(TOKEN, secrets.token_hex(8))  # one that was killed then
             inner.set_user_attr(DESIGN, design.facts())
         study = Study(storage, name)
         require_same(name, study.design, design)
         if inner.user_attrs.get(TRIALS) != trials:
             inner.set_user_attr(TRIALS, trials)
-        if not inner.get_trials(deepcopy=False):
+        if empty:
             inner.enqueue_trial(dict(design.own))
         study.sweep()
         return Study(storage, name)

@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from drtune.base.errors import StudyError
-from drtune.runs.lifecycle import die_with_parent
 from drtune.runs.store import scrub
+from drtune.studies.process import PARENT
 from drtune.studies.storage import VARIABLE
 
 MODULE = "drtune.studies.process"
-PARENT = "DRTUNE_SUPERVISOR"
-"""Environment of a worker: process number of who started it."""
 TOLD = (128 + signal.SIGTERM, 128 + signal.SIGINT)
 """Exit codes of a worker that somebody told to stop."""
 RESTARTS = 5
@@ -29,13 +27,8 @@ LAST_LINES = 12
 class Crew:
     """How a study is worked on here.
 
-    Attributes:
-        study: its name.
-        storage: its address; handed over in the environment, where no other user reads it.
-        workers: processes.
-        gpus: numbers of the GPUs that they share in turn; empty leaves the choice to PyTorch.
-        until: Unix seconds after which no trial is begun; None for no end.
-        logs: folder of what they print.
+    The workers share the GPUs in turn; without any, PyTorch chooses. After `until`, in Unix seconds, no trial
+    is begun. The address of the storage goes by the environment, where no other user reads it.
     """
 
     study: str
@@ -45,19 +38,16 @@ class Crew:
     until: float | None
     logs: Path
 
+    def log_of(self, place: int) -> Path:
+        """What a worker prints."""
+        return self.logs / f"worker-{place}.log"
+
 
 def supervise(crew: Crew, news: Callable[[], None]) -> None:
-    """Keep the workers at work until none finds another trial.
+    """Keep the workers at work until none finds another trial; `news` is called every few seconds and last.
 
-    One that is killed is replaced; one that stops at a fault of the user ends the study. Whatever ends this,
-    the workers are told to stop first, and keep their checkpoints.
-
-    Args:
-        crew: who works.
-        news: called every few seconds, and once at the end.
-
-    Raises:
-        StudyError: a worker met a fault, or they are killed again and again.
+    One that is killed is replaced; a fault of the user, or workers that are killed again and again, end the
+    study in a StudyError. Whatever ends this, the workers are told to stop first, and keep their checkpoints.
     """
     crew.logs.mkdir(parents=True, exist_ok=True)
     team: dict[int, subprocess.Popen[bytes]] = {}
@@ -67,18 +57,15 @@ def supervise(crew: Crew, news: Callable[[], None]) -> None:
             team[place] = start(crew, place)
         while team:
             time.sleep(LOOK_SECONDS)
-            for place, process in list(team.items()):
-                code = process.poll()
-                if code is None:
-                    continue
+            for place, code in [(place, code) for place in team if (code := team[place].poll()) is not None]:
                 del team[place]
                 if code > 0 and code not in TOLD:
-                    raise StudyError(f"worker {place} ended with {code}:\n{last_lines(log_of(crew, place))}")
+                    raise StudyError(f"worker {place} ended with {code}:\n{last_lines(crew.log_of(place))}")
+                restarts += bool(code)
+                if restarts > RESTARTS:
+                    what = f"workers were killed {restarts} times, last with {code}"
+                    raise StudyError(f"study {crew.study!r}: {what}; see {crew.log_of(place)}")
                 if code:
-                    restarts += 1
-                    if restarts > RESTARTS:
-                        what = f"workers were killed {restarts} times, last with {code}"
-                        raise StudyError(f"study {crew.study!r}: {what}; see {log_of(crew, place)}")
                     team[place] = start(crew, place)
             if time.monotonic() - told > NEWS_SECONDS:
                 news()
@@ -88,32 +75,16 @@ def supervise(crew: Crew, news: Callable[[], None]) -> None:
     news()
 
 
-def log_of(crew: Crew, place: int) -> Path:
-    """What a worker prints."""
-    return crew.logs / f"worker-{place}.log"
-
-
 def start(crew: Crew, place: int) -> "subprocess.Popen[bytes]":
     """Start a worker, on its GPU; with as many threads as `dvc repro` has, its models have the same bytes."""
     environment = dict(os.environ) | {VARIABLE: crew.storage, PARENT: str(os.getpid())}
     if crew.gpus:
         environment["CUDA_VISIBLE_DEVICES"] = crew.gpus[place % len(crew.gpus)]
-    until = [] if crew.until is None else [str(crew.until)]
-    with log_of(crew, place).open("ab") as log:
+    command = [sys.executable, "-m", MODULE, crew.study, *([] if crew.until is None else [str(crew.until)])]
+    with crew.log_of(place).open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", MODULE, crew.study, *until],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=environment,
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment
         )
-
-
-def end_with_supervisor() -> None:
-    """Let this worker end when its supervisor dies; it may have died while this was loading its modules."""
-    die_with_parent()
-    if os.environ.get(PARENT, "") not in ("", str(os.getppid())):
-        signal.raise_signal(signal.SIGTERM)
 
 
 def end(processes: Sequence["subprocess.Popen[bytes]"]) -> None:

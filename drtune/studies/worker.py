@@ -4,20 +4,16 @@ import contextlib
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
 import torch
 
 from drtune.base.errors import DRTuneError, TrainingError
 from drtune.base.files import read_json, write_json
 from drtune.runs.lifecycle import clear
-from drtune.runs.stage_key import StageIdentity, stage_key, under
 from drtune.studies.storage import patiently
 from drtune.studies.study import Attempt, Pruned, Study
-from drtune.studies.winner import edited
 from drtune.training.selection import Record, kept_epoch
 from drtune.training.settings import Monitor
 
@@ -32,13 +28,8 @@ def study_folder(root: Path, name: str) -> Path:
 
 
 def trial_folder(root: Path, name: str, first: int) -> Path:
-    """Those of a trial; `first` is the number of its first attempt."""
+    """Those of a trial; `first` is the number of its first attempt. One training's are in `seed-SEED`."""
     return study_folder(root, name) / f"trial-{first:03d}"
-
-
-def training_folder(trial: Path, seed: int) -> Path:
-    """Those of one training of a trial."""
-    return trial / f"seed-{seed}"
 
 
 def made_with(trial: Path, key: str) -> bool:
@@ -57,14 +48,9 @@ def take_over(trial: Path, key: str) -> None:
 
 
 def work_through(study: Study, root: Path, process: Mapping[str, str], until: float | None, run: Run) -> None:
-    """Run trials until the study has all of them, or until a time.
+    """Run trials until the study has all of them, or until a time in Unix seconds.
 
-    Args:
-        study: open in its storage.
-        root: folder of the store.
-        process: tags that name this process, `proc.*`.
-        until: Unix seconds after which none is begun; None for no end.
-        run: trains as an attempt says and returns the values of the objectives.
+    `process` are tags that name this one, `proc.*`; `run` returns the values of the objectives.
     """
     while (attempt := study.next(process, until)) is not None:
         with attempt.alive():
@@ -79,7 +65,7 @@ def settle(attempt: Attempt, run: Run) -> None:
     an error of ours, which otherwise would end every worker that begins it.
     """
     try:
-        values = run(attempt)
+        attempt.complete(run(attempt))
     except Pruned:
         attempt.pruned()
     except TrainingError as fault:
@@ -89,10 +75,8 @@ def settle(attempt: Attempt, run: Run) -> None:
     except BaseException as end:
         mendable = isinstance(end, DRTuneError | OSError) or not isinstance(end, Exception)
         with contextlib.suppress(Exception):  # if the storage is away, the next sweep finds the process gone
-            (attempt.stopped if mendable else attempt.crashed)()
+            attempt.stopped(told=mendable)
         raise
-    else:
-        attempt.complete(values)
 
 
 def tidy(study: Study, root: Path) -> None:
@@ -103,22 +87,6 @@ def tidy(study: Study, root: Path) -> None:
         ended = trial.state in ("COMPLETE", "PRUNED") or trial.fault
         if ended and trial.first not in kept:
             shutil.rmtree(trial_folder(root, study.name, trial.first), ignore_errors=True)
-
-
-def lay_out(project: Path, folder: Path, identity: StageIdentity, values: Mapping[str, Any]) -> StageIdentity:
-    """Make a trial's folder one like the project's, with its own params.yaml.
-
-    Returns:
-        What the train stage is made from under these values; its outs will lie in the folder.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    text = edited((project / "params.yaml").read_text(encoding="utf-8"), values)
-    (folder / "params.yaml").write_text(text, encoding="utf-8")
-    for name in ("dvc.yaml", "dvc.lock"):
-        if (project / name).exists():
-            shutil.copy(project / name, folder / name)
-    entry = under(identity.entry, values)
-    return replace(identity, key=stage_key(entry), entry=entry)
 
 
 class Score:
@@ -132,41 +100,30 @@ class Score:
 
     def __init__(self, attempt: Attempt, metric: str, monitor: Monitor) -> None:
         self.attempt, self.metric, self.monitor = attempt, metric, monitor
-        self.ended: list[float] = []
-        self.history: list[Record] = []
-        self.offset = self.step = 0
+        self.histories: list[list[Record]] = [[]]
 
     def epoch(self, record: Record) -> None:
-        """Take a history record.
-
-        Raises:
-            Pruned: the trial is not worth going on.
-        """
-        self.history.append(record)
-        self.step = self.offset + int(record["epoch"])
-        self.attempt.report(mean([*self.ended, self.now()]), self.step)
+        """Take a history record; Pruned where the trial is not worth going on."""
+        *before, now = self.histories
+        now.append(record)
+        ended = sum(int(history[-1]["epoch"]) + 1 for history in before)
+        self.attempt.report(self.value, ended + int(record["epoch"]))
 
     def end_training(self) -> None:
         """The next records belong to another training."""
-        if self.history:
-            self.ended.append(self.now())
-        self.history, self.offset = [], self.step + 1
-
-    def now(self) -> float:
-        """The metric of the running training, at the epoch that is kept so far."""
-        return float(kept_epoch(self.history, self.monitor)[self.metric])
+        self.histories.append([])
 
     @property
     def value(self) -> float:
-        """Mean over the trainings that ended."""
-        return mean(self.ended)
+        """Mean over the trainings so far."""
+        kept = [kept_epoch(history, self.monitor) for history in self.histories if history]
+        return mean(float(record[self.metric]) for record in kept)
 
 
 class Stopwatch:
     """Seconds of a trial's work over all its attempts; of one that was killed, those up to its last epoch.
 
-    Args:
-        file: keeps them between two attempts.
+    The file keeps them between two attempts.
     """
 
     def __init__(self, file: Path) -> None:

@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -9,7 +10,7 @@ from typer.testing import CliRunner
 from drtune.base.errors import ConfigError, StudyError
 from drtune.cli.main import app
 from drtune.runs.lifecycle import Stopped
-from drtune.studies import launch, status
+from drtune.studies import launch, winner
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::optuna.exceptions.ExperimentalWarning", "ignore:Heartbeat of storage is supposed"
@@ -117,7 +118,7 @@ def test_a_study_without_a_complete_trial_cannot_be_applied(project, new_study):
 def test_apply_writes_the_trial_that_is_asked_for(studies, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        launch, "apply_trial", lambda root, study, *rest: asked.append((root, study.name, *rest))
+        winner, "apply_trial", lambda root, study, *rest: asked.append((root, study.name, *rest))
     )
     said("apply", "one")
     said("apply", "--trial", "1", "--force")
@@ -203,15 +204,24 @@ def test_what_cannot_be_meant_is_refused(project, orders, words):
     assert orders == []
 
 
-def test_the_dashboard_gets_the_storage_and_the_port(studies, monkeypatch):
+def test_the_dashboard_is_served_on_this_machine_alone(studies, monkeypatch):
     asked = []
-    monkeypatch.setattr(status, "serve_dashboard", lambda storage, port: asked.append((storage.url, port)))
+
+    def run_server(storage, **named):
+        asked.append((storage.url, named))
+        if named["port"] == 80:
+            raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setitem(sys.modules, "optuna_dashboard", SimpleNamespace(run_server=run_server))
     said("dashboard", "--port", "8123")
-    assert asked == [(f"sqlite:///{studies}/.drtune/optuna.db", 8123)]
+    url = f"sqlite:///{studies}/.drtune/optuna.db"
+    assert asked == [(url, {"host": "127.0.0.1", "port": 8123})], "no address with a password"
+    refused = said("dashboard", "--port", "80", code=2)
+    assert refused.strip() == "port 80: Permission denied; choose another with --port"
 
 
 def test_the_dashboard_says_what_to_install(studies, monkeypatch):
-    monkeypatch.setattr(status, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "optuna_dashboard", None)
     assert "pip install 'drtune-pipeline[dashboard]'" in said("dashboard", code=2)
 
 

@@ -38,7 +38,7 @@ from pathlib import Path
 sys.path.insert(0, {PROJECT!r})
 from drtune.studies.storage import open_storage, patiently
 from drtune.studies.study import Study
-from drtune.studies.supervisor import end_with_supervisor
+from drtune.studies.process import end_with_supervisor
 from drtune.studies.worker import work_through
 from drtune.runs.lifecycle import stopping
 from drtune.runs.record import collect
@@ -201,8 +201,9 @@ def sqlite_url(tmp_path, empty_storage):
 @pytest.fixture
 def make_study(sqlite_url):
     """Begin a study, or go on with it, in 64 points: whole numbers `a` and `b` from 1 to 8."""
+    from optuna.distributions import IntDistribution
+
     from drtune.studies.design import Design
-    from drtune.studies.domains import Interval
     from drtune.studies.space import StudySettings
     from drtune.studies.storage import open_storage
     from drtune.studies.study import begin
@@ -211,7 +212,7 @@ def make_study(sqlite_url):
 
     def make(name="s", url=sqlite_url, **change):
         settings = StudySettings.model_validate({**SETTINGS, **change})
-        space = {"a": Interval(1, 8, whole=True), "b": Interval(1, 8, whole=True)}
+        space = {"a": IntDistribution(1, 8), "b": IntDistribution(1, 8)}
         design = Design(settings, space, {"a": 2, "b": 3}, {}, {})
         opened.append(open_storage(url))
         return begin(opened[-1], name, design, settings.trials)

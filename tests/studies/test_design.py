@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from drtune.base.errors import ConfigError, StudyError
 from drtune.base.yaml import read_yaml
@@ -12,13 +13,10 @@ from drtune.params import SETTINGS, parse, with_values
 from drtune.runs.stage_key import under
 from drtune.studies.design import (
     Design,
-    described,
     design_of,
-    differences,
-    domain_from,
     require_same,
 )
-from drtune.studies.domains import Choices, Interval
+from drtune.studies.domains import described, domain_from
 
 ROOT = Path(__file__).resolve().parents[2]
 RAW = read_yaml(ROOT / "params.yaml")
@@ -59,7 +57,10 @@ def design(change=None, deps=None, **study):
 
 def test_a_design_tells_what_varies_from_what_trials_have_in_common():
     made = design(deps={"data/bank": "2.dir"})
-    assert made.space == {WEIGHT: Interval(0.1, 10.0, log=True), RATE: Choices((0.25, 0.5))}
+    assert made.space == {
+        WEIGHT: FloatDistribution(0.1, 10.0, log=True),
+        RATE: CategoricalDistribution((0.25, 0.5)),
+    }
     assert made.own == {WEIGHT: 1.0, RATE: 0.25}
     assert made.deps == {"a.py": "1", "data/bank": "2.dir"}
     assert made.params["train.lr_backbone"] == 0.0003
@@ -96,6 +97,15 @@ def test_the_train_stage_depends_on_all_that_a_study_can_vary(method):
     assert str(changed).count("'changed'") == len(fields), "each has its place in the stage key"
 
 
+def differences(then, now):
+    """What two designs disagree about, as the user is told."""
+    try:
+        require_same("s", then, now)
+    except StudyError as fault:
+        return str(fault).split("\n")[1:]
+    return []
+
+
 def section(name):
     node = RAW
     for part in name.split("."):
@@ -118,13 +128,13 @@ def test_a_design_comes_back_from_json_with_its_types():
 @pytest.mark.parametrize(
     "domain",
     [
-        Interval(0.1, 1.0),
-        Interval(0.1, 1.0, log=True),
-        Interval(0.0, 1.0, step=0.25),
-        Interval(1, 8, whole=True),
-        Interval(32, 2048, log=True, whole=True),
-        Choices((True, False)),
-        Choices((1, 0.5, "off", True)),
+        FloatDistribution(0.1, 1.0),
+        FloatDistribution(0.1, 1.0, log=True),
+        FloatDistribution(0.0, 1.0, step=0.25),
+        IntDistribution(1, 8),
+        IntDistribution(32, 2048, log=True),
+        CategoricalDistribution((True, False)),
+        CategoricalDistribution((3, 0.5, "off", True, None)),
     ],
 )
 def test_a_domain_comes_back_from_json(domain):

@@ -1,4 +1,5 @@
 import logging
+import socket
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -6,16 +7,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from optuna.trial import TrialState
 
 from drtune.base.errors import ConfigError, StudyError
 from drtune.base.files import read_json
 from drtune.params import SETTINGS, load
 from drtune.runs.lifecycle import Stopped
 from drtune.runs.stage_key import StageIdentity, stage_key
-from drtune.studies import launch
-from drtune.studies.launch import Order, Watch, apply_trial, finish, opened, run_study
+from drtune.studies import design, launch, winner
+from drtune.studies.launch import Order, Watch, finish, opened, run_study
+from drtune.studies.report import as_text
 from drtune.studies.storage import open_storage, storage_url
-from drtune.studies.worker import take_over, training_folder, trial_folder
+from drtune.studies.winner import apply_trial
+from drtune.studies.worker import take_over, trial_folder
 
 PROCESS = {"proc.host": "host", "proc.pid": "17"}
 STUDY = {"study.trials": 4, "study.space": {"train.lr_head": [0.003, 0.03, 0.04, 0.05, 0.06]}}
@@ -86,7 +90,9 @@ def test_the_best_so_far_follows_the_order_in_which_trials_ended(make_study, end
     second.complete([0.5])
     first.complete([0.75])
     end(study, [0.1], 0.25)
-    assert launch.best_so_far(study, study.standings()) == [0.5, 0.5, 0.25]
+    run = Run()
+    launch.tell(study, run, study.standings())
+    assert run.told == [[0.5, 0.5, 0.25]]
 
 
 def test_the_end_leaves_pictures_and_a_summary(make_study, tmp_path, end):
@@ -117,6 +123,20 @@ def test_a_study_without_a_complete_trial_has_a_report_too(make_study, tmp_path,
     finish(study, run, tmp_path, "KILLED")
     assert {"history.png", "study.json"} == run.attached
     assert (run.status, run.told, run.tags["optuna.best_params"]) == ("KILLED", [[]], "")
+
+
+def test_the_end_leaves_no_trial_that_runs_no_longer(make_study, tmp_path, end):
+    study, run = make_study(), Run()
+    end(study, 0.5)
+    gone = {"proc.host": socket.gethostname(), "proc.pid": "1", "proc.start": "1.0", "proc.boot": "another"}
+    study.next(gone)
+    study.inner.ask(dict(study.space))  # a worker was told to stop before it had said whose it is
+    assert [trial.state for trial in study.trials()].count(TrialState.RUNNING) == 2
+    assert "study s: 4 trials: 1 complete, 2 stopped\n" in as_text(study), "nobody runs them"
+    finish(study, run, tmp_path, "KILLED")
+    assert TrialState.RUNNING not in [trial.state for trial in study.trials()]
+    assert run.tags["optuna.trials"] == "4: 1 complete, 2 waiting"
+    assert (end(study, 0.5, 0.5, 0.5).next(PROCESS), len(study.standings())) == (None, 4)
 
 
 def test_a_report_that_fails_hides_nothing(make_study, tmp_path, monkeypatch, caplog):
@@ -194,7 +214,7 @@ def test_the_status_of_a_study_is_true(home, make_study, monkeypatch, fault, sta
     monkeypatch.setattr(launch, "opened", lambda *_: study)
     monkeypatch.setattr(launch, "StudyRun", lambda *about: run)
     monkeypatch.setattr(launch, "supervise", supervise)
-    monkeypatch.setattr(launch, "draw", lambda *_: None)
+    monkeypatch.setattr(launch, "write_report", lambda *_: None)
     with pytest.raises(type(fault)) if fault else nothing():
         run_study(home, Order(workers=2, gpus=["0", "1"], timeout=60.0), said.append)
     assert run.status == status
@@ -220,7 +240,7 @@ def test_no_more_workers_than_trials_that_have_not_ended(home, make_study, monke
     monkeypatch.setattr(launch, "opened", lambda *_: study)
     monkeypatch.setattr(launch, "StudyRun", lambda *about: Run())
     monkeypatch.setattr(launch, "supervise", lambda crew, news: crews.append(crew))
-    monkeypatch.setattr(launch, "draw", lambda *_: None)
+    monkeypatch.setattr(launch, "write_report", lambda *_: None)
     run_study(home, Order(workers=3), print)
     assert [crew.workers for crew in crews] == [left]
 
@@ -251,7 +271,7 @@ def stages(home, monkeypatch):
 
     Stages.set(data="d")
     monkeypatch.setattr(launch.subprocess, "run", run)
-    monkeypatch.setattr(launch, "current_stage_key", lambda folder, stage: Stages.identity)
+    monkeypatch.setattr(design, "current_stage_key", lambda folder, stage: Stages.identity)
     return Stages
 
 
@@ -309,11 +329,11 @@ def test_a_study_is_named_after_the_method_and_what_it_is_about(begun, stages, t
 @pytest.fixture
 def ended(begun, stages, monkeypatch, end):
     """A study whose first trial is its best, and the folder where its model should be."""
-    monkeypatch.setattr(launch, "refuse_uncommitted", lambda path: None)
+    monkeypatch.setattr(winner, "refuse_uncommitted", lambda path: None)
     study = begun(name="s")
     end(study, 0.5, 0.25)
     trial = trial_folder(Path.cwd(), "s", 0)
-    return study, trial, training_folder(trial, 0)
+    return study, trial, trial / "seed-0"
 
 
 def applied(study, number=None):
@@ -332,7 +352,7 @@ def test_the_model_of_a_trial_is_handed_to_dvc_where_it_was_made_from_the_same(
         given.append((root, entry, dict(values), folder))
         return True
 
-    monkeypatch.setattr(launch, "give_to_dvc", give)
+    monkeypatch.setattr(winner, "give_to_dvc", give)
     rate = study.standings()[0].params["train.lr_head"]
     gone = "the model of trial 0 is not on this machine: `dvc repro` trains with its settings"
     assert applied(study)[-1] == gone

@@ -15,9 +15,10 @@ import pytest
 import torch
 
 from drtune.params import PARAMS, load
+from drtune.runs import lifecycle
 from drtune.runs.stage_key import current_stage_key, stage_key
 from drtune.studies import process as worker
-from drtune.studies import storage, supervisor
+from drtune.studies import storage
 from drtune.studies.design import design_of
 from drtune.studies.storage import open_storage, storage_url
 from drtune.studies.study import Study, begin
@@ -105,7 +106,7 @@ def one_thread():
 @pytest.fixture
 def said(monkeypatch, capsys):
     """Run the worker as `drtune study run` does; returns what it says of a fault, and its exit code."""
-    monkeypatch.setattr(supervisor, "die_with_parent", lambda: None)
+    monkeypatch.setattr(lifecycle, "die_with_parent", lambda: None)
 
     def run(*words):
         monkeypatch.setattr(sys, "argv", ["worker", *words])
@@ -118,6 +119,12 @@ def said(monkeypatch, capsys):
         return capsys.readouterr().err, code
 
     return run
+
+
+def test_a_worker_asks_to_die_with_its_supervisor_before_what_loads_for_seconds():
+    heavy = "{'torch', 'optuna', 'mlflow', 'dvc', 'sqlalchemy', 'pydantic', 'numpy'}"
+    code = f"import sys; import drtune.studies.process; sys.exit(bool({heavy} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_outside_a_repository_there_is_no_stage(folder, said):
@@ -221,7 +228,7 @@ def test_killed_trials_go_on_and_ends_of_each_kind_are_told_apart(study, reposit
     assert (status, [step for step, _ in metrics["val_loss"]]) == ("KILLED", [3])
     assert "optuna.state" not in tags, "it was stopped, not pruned"
     assert interrupted(8, signal.SIGKILL) == -signal.SIGKILL
-    assert [trial.state for trial in study.standings()] == ["RUNNING"]
+    assert [trial.state for trial in study.standings()] == ["FAIL"], "what was killed does not run"
     begun = []
     monkeypatch.setattr(
         reporting, "Hooks", lambda *hooks: Hooks(hooks[0], heard(begun, hooks[1]), *hooks[2:])

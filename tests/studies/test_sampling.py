@@ -4,17 +4,17 @@ from statistics import median
 
 import optuna
 import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.pruners import MedianPruner, NopPruner
 from optuna.samplers import GPSampler, RandomSampler, TPESampler
 from optuna.trial import TrialState
 
-from drtune.studies.domains import Choices, Interval, count_of, points
+from drtune.studies.domains import count_of, holds, points
 from drtune.studies.sampling import (
     as_key,
     build_pruner,
     build_sampler,
-    distribution_of,
-    sampler_name,
+    next_point,
     seed_of,
 )
 from drtune.studies.space import StudySettings
@@ -33,15 +33,19 @@ SETTINGS = {
     "space": {},
 }
 NUMBERS = {
-    "train.lr_head": Interval(0.0251234567, 2.51234567, log=True),
-    "methods.dr_tune.bank_size": Interval(32, 2048, log=True, whole=True),
+    "train.lr_head": FloatDistribution(0.0251234567, 2.51234567, log=True),
+    "methods.dr_tune.bank_size": IntDistribution(32, 2048, log=True),
 }
 MIXED = NUMBERS | {
-    "methods.dr_tune.rotation": Choices(("proper", "off")),
-    "methods.dr_tune.translation": Choices((True, False)),
-    "train.momentum": Interval(0.5, 0.9, step=0.1),
+    "methods.dr_tune.rotation": CategoricalDistribution(("proper", "off")),
+    "methods.dr_tune.translation": CategoricalDistribution((True, False)),
+    "train.momentum": FloatDistribution(0.5, 0.9, step=0.1),
 }
-SMALL = {"a": Interval(0.1, 0.4, step=0.1), "b": Choices(("x", "y")), "c": Interval(1, 6, whole=True)}
+SMALL = {
+    "a": FloatDistribution(0.1, 0.4, step=0.1),
+    "b": CategoricalDistribution(("x", "y")),
+    "c": IntDistribution(1, 6),
+}
 SAMPLERS = ["gp", "tpe", "random"]
 FAST = ["tpe", "random"]
 
@@ -66,43 +70,26 @@ def new_study(space, first=None, directions=("maximize",)):
     study = optuna.create_study(directions=list(directions))
     if first:
         study.enqueue_trial(first)
-    return study, {name: distribution_of(domain) for name, domain in space.items()}
+    return study
 
 
-def ask(study, space, distributions, **change):
+def ask(study, space, **change):
     """The next trial, as a worker that has just started asks for it."""
-    number = len(study.get_trials(deepcopy=False))
-    study.sampler = build_sampler(settings(**change), space, 20, number)
-    return study.ask(distributions)
+    if not study.get_trials(states=[TrialState.WAITING]):
+        study.enqueue_trial(next_point(study, settings(**change), space, 20))
+    return study.ask(dict(space))
 
 
 def drawn(space, count, told=True, **change):
     """Points of a study; all of them run at once unless each is told before the next is asked for."""
-    study, distributions = new_study(space)
+    study = new_study(space)
     found = []
     for number in range(count):
-        trial = ask(study, space, distributions, **change)
+        trial = ask(study, space, **change)
         found.append(trial.params)
         if told:
             study.tell(trial, (number * 7 % 5) / 5)
     return found
-
-
-# --- domains in Optuna's terms
-
-
-def test_a_distribution_has_the_values_of_its_domain():
-    assert distribution_of(Interval(0.1, 2.0, log=True)) == optuna.distributions.FloatDistribution(
-        0.1, 2.0, log=True
-    )
-    assert distribution_of(SMALL["a"]) == optuna.distributions.FloatDistribution(0.1, 0.4, step=0.1)
-    assert distribution_of(NUMBERS["methods.dr_tune.bank_size"]) == optuna.distributions.IntDistribution(
-        32, 2048, log=True
-    )
-    assert distribution_of(Interval(32, 96, step=32, whole=True)) == optuna.distributions.IntDistribution(
-        32, 96, step=32
-    )
-    assert distribution_of(Choices((True, "off"))).choices == (True, "off")
 
 
 # --- seeds
@@ -136,13 +123,12 @@ def test_studies_with_other_seeds_have_other_seeds():
 )
 def test_auto_is_a_gaussian_process_for_few_trials_of_numbers_alone(sampler, space, trials, name):
     kinds = {"gp": GPSampler, "tpe": TPESampler, "random": RandomSampler}
-    assert sampler_name(settings(sampler=sampler), space, trials) == name
-    assert type(build_sampler(settings(sampler=sampler), space, trials, 0).base) is kinds[name]
+    assert type(build_sampler(settings(sampler=sampler), space, trials, 0)) is kinds[name]
 
 
 def test_what_counts_are_the_trials_of_the_study_not_of_params_yaml():
-    assert sampler_name(settings(trials=20), NUMBERS, 500) == "tpe"
-    assert sampler_name(settings(trials=500), NUMBERS, 20) == "gp"
+    assert type(build_sampler(settings(trials=20), NUMBERS, 500, 0)) is TPESampler
+    assert type(build_sampler(settings(trials=500), NUMBERS, 20, 0)) is GPSampler
 
 
 # --- points
@@ -153,14 +139,14 @@ def test_numbers_have_six_digits_and_lie_in_their_domain(sampler):
     space = MIXED if sampler != "gp" else NUMBERS
     for point in drawn(space, 7, sampler=sampler):
         assert point.keys() == space.keys()
-        assert all(value in space[name] for name, value in point.items())
+        assert all(holds(space[name], value) for name, value in point.items())
         rate = point["train.lr_head"]
-        assert rate == float(f"{rate:.6g}") or rate in space["train.lr_head"].ends
+        assert rate == float(f"{rate:.6g}") or rate in (0.0251234567, 2.51234567)
         assert type(point["methods.dr_tune.bank_size"]) is int
 
 
 def test_a_value_that_rounding_would_push_over_an_end_stays_at_the_end():
-    narrow = {"x": Interval(0.12345674, 0.12345676)}
+    narrow = {"x": FloatDistribution(0.12345674, 0.12345676)}
     assert {point["x"] for point in drawn(narrow, 5, sampler="random")} <= {0.12345674, 0.12345676}
 
 
@@ -182,78 +168,80 @@ def test_a_finite_space_is_used_up_without_a_point_twice(sampler, told):
 
 @pytest.mark.parametrize("left", [7, 1500, 2999])
 def test_the_last_point_of_a_large_space_is_found(left):
-    space = {"n": Interval(0, 2999, whole=True)}
-    study, distributions = new_study(space)
+    space = {"n": IntDistribution(0, 2999)}
+    study = new_study(space)
     for number in range(3000):
         if number != left:
-            study.add_trial(
-                optuna.trial.create_trial(params={"n": number}, distributions=distributions, value=0.0)
-            )
-    assert ask(study, space, distributions, sampler="tpe").params == {"n": left}
+            study.add_trial(optuna.trial.create_trial(params={"n": number}, distributions=space, value=0.0))
+    assert ask(study, space, sampler="tpe").params == {"n": left}
 
 
 def test_where_all_points_are_taken_a_point_comes_a_second_time():
-    space = {"c": Choices(("x", "y"))}
+    space = {"c": CategoricalDistribution(("x", "y"))}
     found = drawn(space, 3, sampler="random")
     assert {point["c"] for point in found[:2]} == {"x", "y"}
     assert found[2]["c"] in ("x", "y")
 
 
 def test_a_gaussian_process_does_not_repeat_itself_either():
-    space = {"a": Interval(1, 3, whole=True), "b": Interval(0.0, 0.3, step=0.1)}
+    space = {"a": IntDistribution(1, 3), "b": FloatDistribution(0.0, 0.3, step=0.1)}
     found = drawn(space, 12, sampler="gp", startup_trials=2)
     assert {as_key(point) for point in found} == {as_key(point) for point in points(space)}
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_trials_that_run_at_once_have_points_of_their_own(sampler):
-    study, distributions = new_study(NUMBERS)
+    study = new_study(NUMBERS)
     for number in range(5):
-        study.tell(ask(study, NUMBERS, distributions, sampler=sampler), number / 5)
-    running = [ask(study, NUMBERS, distributions, sampler=sampler).params for _ in range(4)]
+        study.tell(ask(study, NUMBERS, sampler=sampler), number / 5)
+    running = [ask(study, NUMBERS, sampler=sampler).params for _ in range(4)]
     assert len({as_key(point) for point in running}) == 4
 
 
 def test_the_point_of_a_trial_that_waits_is_taken_as_well():
-    space = {"c": Choices(("x", "y"))}
+    space = {"c": CategoricalDistribution(("x", "y"))}
     for seed in range(8):
-        study, distributions = new_study(space)
-        trial = ask(study, space, distributions, seed=seed, sampler="random")
-        study.enqueue_trial({"c": "y" if trial.params["c"] == "x" else "x"})
-        sampler = build_sampler(settings(sampler="random", seed=seed), space, 20, 2)
-        frozen = study.get_trials()[0]
-        assert sampler.sample_relative(study, frozen, distributions) == trial.params
+        study = new_study(space)
+        trial = ask(study, space, seed=seed, sampler="random")
+        study.tell(trial, 0.0)
+        other = {"c": "y" if trial.params["c"] == "x" else "x"}
+        study.enqueue_trial(other)
+        large = space | {"d": CategoricalDistribution((1, 2))}
+        found = next_point(study, settings(sampler="random", seed=seed), space, 20)
+        assert found in (trial.params, other), "all are taken, so one comes a second time"
+        study.enqueue_trial({**other, "d": 1})
+        assert next_point(study, settings(sampler="random", seed=seed), large, 20) != {**other, "d": 1}
 
 
 def test_a_first_point_is_taken_as_it_is_given():
     first = {"train.lr_head": 0.12345678901, "methods.dr_tune.bank_size": 2048}
-    study, distributions = new_study(NUMBERS, first)
-    assert ask(study, NUMBERS, distributions, sampler="tpe").params == first
-    assert ask(study, NUMBERS, distributions, sampler="tpe").params != first
+    study = new_study(NUMBERS, first)
+    assert ask(study, NUMBERS, sampler="tpe").params == first
+    assert ask(study, NUMBERS, sampler="tpe").params != first
 
 
 def test_a_point_that_is_given_in_part_is_completed():
-    study, distributions = new_study(MIXED, {"methods.dr_tune.rotation": "off"})
-    point = ask(study, MIXED, distributions, sampler="tpe").params
+    study = new_study(MIXED, {"methods.dr_tune.rotation": "off"})
+    point = ask(study, MIXED, sampler="tpe").params
     assert point["methods.dr_tune.rotation"] == "off"
-    assert all(point[name] in domain for name, domain in MIXED.items())
+    assert all(holds(domain, point[name]) for name, domain in MIXED.items())
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_two_objectives(sampler):
-    study, distributions = new_study(NUMBERS, directions=("maximize", "minimize"))
+    study = new_study(NUMBERS, directions=("maximize", "minimize"))
     change = {"sampler": sampler, "cost": "seconds", "pruner": "none", "startup_trials": 2}
     for number in range(4):
-        study.tell(ask(study, NUMBERS, distributions, **change), [number / 5, 5.0 - number])
+        study.tell(ask(study, NUMBERS, **change), [number / 5, 5.0 - number])
     assert len({as_key(trial.params) for trial in study.trials}) == 4
 
 
 @pytest.mark.parametrize("sampler", ["gp", "tpe"])
 def test_a_sampler_learns(sampler):
-    space = {"x": Interval(-10.0, 10.0)}
-    study, distributions = new_study(space)
+    space = {"x": FloatDistribution(-10.0, 10.0)}
+    study = new_study(space)
     for _ in range(24 if sampler == "tpe" else 12):
-        trial = ask(study, space, distributions, sampler=sampler)
+        trial = ask(study, space, sampler=sampler)
         study.tell(trial, -abs(trial.params["x"] - 3))
     late = [abs(trial.params["x"] - 3) for trial in study.trials[-4:]]
     assert min(late) < 0.5
@@ -272,9 +260,9 @@ def median_best(sampler):
     """Over five studies of 20 trials."""
     bests = []
     for seed in range(5):
-        study, distributions = new_study(MIXED)
+        study = new_study(MIXED)
         for _ in range(20):
-            trial = ask(study, MIXED, distributions, sampler=sampler, seed=seed)
+            trial = ask(study, MIXED, sampler=sampler, seed=seed)
             study.tell(trial, smooth(trial.params))
         bests.append(study.best_value)
     return median(bests)

@@ -3,16 +3,16 @@ from pathlib import Path
 
 import pytest
 import yaml
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from ruamel.yaml import YAML
 
 from drtune.base.errors import ConfigError
 from drtune.base.yaml import read_yaml
 from drtune.data.settings import AugmentSettings
 from drtune.params import SETTINGS, load, parse, with_values
-from drtune.studies.domains import Choices, Interval
+from drtune.studies.domains import ends
 from drtune.studies.space import (
     NOT_VARIED,
-    moved,
     number_kinds,
     own_values,
     read_study,
@@ -49,7 +49,7 @@ def fault_of(space=None, change=None, **study):
 def seen(params, name, domain):
     """The value of a setting in the settings of a trial, for each end of its domain."""
     section, _, field = name.rpartition(".")
-    for value in domain.ends:
+    for value in ends(domain):
         trial = resolved(params, {name: value})
         if section == "augment":
             yield getattr(trial[AugmentSettings], field)
@@ -59,10 +59,16 @@ def seen(params, name, domain):
             yield getattr(trial.method(section.removeprefix("methods.")), field)
 
 
+def moved(params):
+    """All that a trial of a study can change, as text to compare."""
+    train = params[TrainSettings]
+    return repr((train, params.method(train.method), params[AugmentSettings]))
+
+
 def reaches(params, name, domain):
     """Whether each value of a setting reaches the settings of its trial and makes them other ones."""
-    trained = {moved(resolved(params, {name: value})) for value in domain.ends}
-    return list(seen(params, name, domain)) == list(domain.ends) and len(trained) == len(domain.ends)
+    trained = {moved(resolved(params, {name: value})) for value in ends(domain)}
+    return list(seen(params, name, domain)) == list(ends(domain)) and len(trained) == len(ends(domain))
 
 
 # --- the shipped study
@@ -71,10 +77,10 @@ def reaches(params, name, domain):
 def test_the_shipped_study_is_accepted():
     study, space = read_study(load(SHIPPED, SETTINGS))
     assert (study.metric, study.trials, study.sampler) == ("val_accuracy", 20, "auto")
-    assert space[WEIGHT] == Interval(0.03, 30.0, log=True)
-    assert space[SIZE] == Interval(32, 2048, log=True, whole=True)
-    assert space["methods.dr_tune.rotation"] == Choices(("proper", "off"))
-    assert space["methods.dr_tune.translation"] == Choices((True, False))
+    assert space[WEIGHT] == FloatDistribution(0.03, 30.0, log=True)
+    assert space[SIZE] == IntDistribution(32, 2048, log=True)
+    assert space["methods.dr_tune.rotation"] == CategoricalDistribution(("proper", "off"))
+    assert space["methods.dr_tune.translation"] == CategoricalDistribution((True, False))
     assert list(space) == [name for name in RAW["study"]["space"] if not name.startswith("methods.sp.")]
 
 
@@ -115,14 +121,18 @@ NO_SCALAR = {"augment.crop_area", "augment.crop_ratio", "methods.delta.layers"}
 ONE_VALUE = {"methods.lp_ft.train.head_init"}
 
 
+def schema_of(section, field):
+    return section.model_json_schema()["properties"][field]
+
+
 def entry_for(section, field, own):
     """An entry of `study.space` that holds `own`; None for what takes no number and no two words."""
-    schema = section.model_json_schema()["properties"][field]
+    schema = schema_of(section, field)
     options = schema.get("anyOf", [schema])
     words = [word for option in options for word in option.get("enum", [option.get("const")]) if word]
-    if "integer" in number_kinds(section, field):
+    if "integer" in number_kinds(schema):
         return {"low": own, "high": own + 3}
-    if "number" in number_kinds(section, field):
+    if "number" in number_kinds(schema):
         top = min(option.get("maximum", option.get("exclusiveMaximum", math.inf)) for option in options)
         return {"low": own, "high": own + 0.5} if own + 0.5 < top else {"low": own / 2, "high": own}
     if {"type": "boolean"} in [{"type": option.get("type")} for option in options]:
@@ -135,7 +145,7 @@ def test_every_setting_can_be_varied_by_params_yaml_alone(tmp_path, method, name
     raw = with_values(RAW, {"train.method": method, "train.optimizer": "sgd"})
     own = own_values(parse(raw, "params.yaml", SETTINGS), {name: None})[name]
     if own is None:  # what is switched off has no place in a range
-        own = {"integer": 8, "number": 0.5}[min(number_kinds(section, name.rpartition(".")[2]))]
+        own = {"integer": 8, "number": 0.5}[min(number_kinds(schema_of(section, name.rpartition(".")[2])))]
         raw = with_values(raw, {name: own})
     entry = entry_for(section, name.rpartition(".")[2], own)
     if entry is None or name in NOT_VARIED:
@@ -162,7 +172,7 @@ def test_alpha_of_sp_by_editing_params_yaml_alone(tmp_path):
     file = tmp_path / "params.yaml"
     file.write_text(head + f"  space:\n    {ALPHA}: {{low: 0.001, high: 1e1, log: true}}\n")
     params = load(file, SETTINGS)
-    assert read_study(params)[1] == {ALPHA: Interval(0.001, 10.0, log=True)}
+    assert read_study(params)[1] == {ALPHA: FloatDistribution(0.001, 10.0, log=True)}
     assert resolved(params, {ALPHA: 0.7}).method("sp").alpha == 0.7
     assert params.method("sp").alpha == 0.1, "the settings at hand stay as they are"
 
@@ -212,6 +222,14 @@ def test_augmentation_may_be_varied_while_the_bank_holds_none_of_it():
     )
 
 
+def test_what_is_switched_off_may_be_one_of_the_choices():
+    space = {"train.ema_decay": [None, 0.99, 0.999], "train.clip_norm": [None, 1.0]}
+    params = params_of(space)
+    _, found = read_study(params)
+    assert found["train.ema_decay"] == CategoricalDistribution((None, 0.99, 0.999))
+    assert all(reaches(params, name, domain) for name, domain in found.items())
+
+
 # --- faults of one entry
 
 
@@ -224,7 +242,8 @@ def test_augmentation_may_be_varied_while_the_bank_holds_none_of_it():
         ({"low": 1}, f"{SHAPE} {{'low': 1}} (section)"),
         (RANGE | {"hihg": 3}, f"{SHAPE} {RANGE | {'hihg': 3}} (section)"),
         ([1.0], "needs at least two different choices, got [1.0]"),
-        ([1.0, None], "choices must be numbers, text or true/false, got [1.0, None]"),
+        ([1.0, [2.0]], "choices must be numbers, text, true/false or null, got [1.0, [2.0]]"),
+        ([1.0, None], f"{WEIGHT} expected a number > 0 or bank_over_batch, got nothing (null)"),
         ([1.0, math.inf], "choices must be finite, got [1.0, inf]"),
         (RANGE | {"low": "0.5"}, "low: expected a number, got '0.5' (text)"),
         (RANGE | {"low": True}, "low: expected a number, got True (true/false)"),
@@ -245,7 +264,7 @@ def test_augmentation_may_be_varied_while_the_bank_holds_none_of_it():
         (RANGE | {"low": 0}, f"{WEIGHT} expected a number > 0 or bank_over_batch, got 0.0 (number)"),
         ([1.0, -1.0], f"{WEIGHT} expected a number > 0 or bank_over_batch, got -1.0 (number)"),
         ([1.0, "many"], f"{WEIGHT} expected a number > 0 or bank_over_batch, got 'many' (text)"),
-        ([1, 1.0, 2.0], "two of its values are trained alike: 1, 1.0, 2.0"),
+        ([1, 1.0, 2.0], "needs at least two different choices, got [1, 1.0, 2.0]"),
         ([0.5, 2.0], f"params.yaml's own value 1.0 {OUTSIDE}"),
         ({"low": 2.0, "high": 3.0}, f"params.yaml's own value 1.0 {OUTSIDE}"),
         (RANGE | {"low": 0.4, "step": 0.4}, f"params.yaml's own value 1.0 {OUTSIDE}"),
@@ -441,18 +460,18 @@ def test_a_study_that_is_refused(change, key, text):
 @pytest.mark.parametrize(
     ("section", "text"),
     [
-        (None, "section is missing"),
-        (3, "expected a section, got 3 (integer)"),
-        ([], "expected a section, got [] (list)"),
+        (None, "expected a section (key: value), got nothing (null)"),
+        (3, "expected a section (key: value), got 3 (integer)"),
+        ([], "expected a section (key: value), got [] (list)"),
     ],
 )
 def test_a_section_that_is_missing_or_of_another_kind(section, text):
     raw = {**RAW, "study": section}
     with pytest.raises(ConfigError) as caught:
         read_study(parse(raw, "params.yaml", SETTINGS))
-    assert str(caught.value) == f"params.yaml: 1 fault\n  study  {text}; known keys: {KEYS}"
+    assert str(caught.value) == f"params.yaml: 1 fault\n  study  {text}"
     del raw["study"]
-    with pytest.raises(ConfigError, match="study  section is missing"):
+    with pytest.raises(ConfigError, match=f"study  section is missing; known keys: {KEYS}"):
         read_study(parse(raw, "params.yaml", SETTINGS))
 
 
@@ -469,11 +488,15 @@ def test_two_objectives_and_losses_are_accepted():
 
 
 def test_each_trial_needs_a_point_of_its_own():
-    space = {"a": Interval(0.1, 0.4, step=0.1), "b": Choices(("x", "y")), "c": Interval(1, 6, whole=True)}
+    space = {
+        "a": FloatDistribution(0.1, 0.4, step=0.1),
+        "b": CategoricalDistribution(("x", "y")),
+        "c": IntDistribution(1, 6),
+    }
     assert too_many(space, 48) == ""
     remedy = "ask for fewer, or widen study.space"
     assert too_many(space, 49) == f"49 trials, but the space has only 48 different points; {remedy}"
-    assert too_many(space | {"d": Interval(0.0, 1.0)}, 10**6) == ""
+    assert too_many(space | {"d": FloatDistribution(0.0, 1.0)}, 10**6) == ""
 
 
 # --- values

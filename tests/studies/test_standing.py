@@ -4,6 +4,7 @@ import pytest
 from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
+from drtune.studies.sampling import given
 from drtune.studies.standing import (
     CONTINUES,
     CRASHES,
@@ -14,7 +15,6 @@ from drtune.studies.standing import (
     Standing,
     counted,
     deserves_another,
-    given,
     numbers_continued,
     standing_of,
 )

@@ -1,8 +1,10 @@
 import logging
+import random
 import signal
 import socket
 import sqlite3
 import sys
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ import drtune
 from drtune.base.errors import StudyError
 from drtune.studies import storage
 from drtune.studies.storage import open_storage, patiently, storage_url, turn
+from drtune.studies.study import Study
 
 PROJECT = str(Path(drtune.__file__).parents[1])
 PASSWORD = "v3ry-s3cret"
@@ -126,11 +129,10 @@ FAULTS = {
     ),
     "sqlite:///FOLDER/text.db": (
         "storage sqlite:///FOLDER/text.db: cannot be used: file is not a database; "
-        "name another with --storage"
+        "put a whole, writable copy in its place, or name another with --storage"
     ),
     "sqlite:///FOLDER": (
-        "storage sqlite:///FOLDER: cannot be used: (sqlite3.OperationalError) unable to open database file; "
-        "name another with --storage"
+        "storage sqlite:///FOLDER: cannot be used: unable to open database file; name another with --storage"
     ),
     "sqlite:///FOLDER/text.db/optuna.db": (
         "storage sqlite:///FOLDER/text.db/optuna.db: cannot be used: "
@@ -306,3 +308,89 @@ def test_a_fault_of_the_caller_is_not_tried_again():
     with pytest.raises(ValueError, match="mine"):
         patiently(call, 1)
     assert patiently(call, 1) == 1
+
+
+# --- what is there but broken
+
+
+@pytest.fixture
+def used(make_study, end):
+    """The file of a storage with three complete trials, and its bytes."""
+    made = end(make_study(), 0.5, 0.25, 0.75)
+    made.storage.engine.dispose()
+    path = Path(made.storage.url.removeprefix("sqlite:///"))
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return path, path.read_bytes()
+
+
+def refusal(path):
+    with pytest.raises(StudyError) as caught:
+        Study(open_storage(f"sqlite:///{path}"), "s")
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+@pytest.mark.parametrize("kept", [100, 3 * 4096, 0.5, -4096])
+def test_a_truncated_file_is_refused_in_one_sentence_and_not_waited_for(used, kept):
+    path, whole = used
+    path.write_bytes(whole[: int(kept * len(whole)) if isinstance(kept, float) else kept])
+    text = refusal(path)
+    assert text.startswith(f"storage sqlite:///{path}: cannot be used: ")
+    assert "put a whole, writable copy in its place, or name another with --storage" in text
+    with pytest.raises(StudyError) as caught:
+        patiently(open_storage, f"sqlite:///{path}")
+    assert not isinstance(caught.value, storage.StorageAwayError)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_file_with_other_bytes_in_it_never_ends_in_a_traceback(used, seed):
+    draws = random.Random(seed)
+    path, whole = used
+    spoilt = bytearray(whole)
+    for _ in range(4 ** draws.randint(1, 6)):
+        spoilt[draws.randrange(100 if seed % 2 else 4096, len(spoilt))] = draws.randrange(256)
+    path.write_bytes(spoilt)
+    with suppress(StudyError):
+        Study(open_storage(f"sqlite:///{path}"), "s").standings()
+    path.write_bytes(draws.randbytes(len(whole)))
+    assert "file is not a database" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DELETE FROM study_directions",
+        "DROP TABLE trial_values",
+        "DELETE FROM study_user_attributes WHERE key = 'token'",
+        "UPDATE study_user_attributes SET value_json = '{\"a\": 1}' WHERE key = 'design'",
+        "UPDATE study_user_attributes SET value_json = '{' WHERE key = 'design'",
+    ],
+)
+def test_a_study_of_which_parts_are_lost_says_so(used, change):
+    path, _ = used
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(change)
+        connection.commit()
+    text = refusal(path)
+    assert text.startswith("study 's': the storage holds only parts of it (")
+    assert text.endswith("; put a copy of the storage back, or begin another study with --name")
+
+
+def test_a_file_that_cannot_be_written_is_refused_at_once(used, monkeypatch):
+    path, _ = used
+    connect = sqlite3.connect
+    monkeypatch.setattr(
+        storage.sqlite3, "connect", lambda path, **_: connect(f"file:{path}?mode=ro", uri=True)
+    )
+    assert "cannot be used: attempt to write a readonly database; put a whole, writable copy" in refusal(path)
+
+
+def test_a_refusal_that_lasts_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(storage.time, "sleep", pytest.fail)
+    readonly = OperationalError(
+        "INSERT", {}, sqlite3.OperationalError("attempt to write a readonly database")
+    )
+    with pytest.raises(StudyError, match="does not come back: .* attempt to write a readonly database"):
+        patiently(away(1, readonly), "value")

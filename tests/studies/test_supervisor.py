@@ -239,7 +239,7 @@ def test_a_stopped_supervisor_stops_its_workers_and_a_killed_worker_is_replaced(
 def test_a_worker_whose_supervisor_died_while_it_loaded_does_not_begin(spawn, tmp_path, started, wait_for):
     code = f"""
 sys.path.insert(0, {PROJECT!r})
-from drtune.studies.supervisor import end_with_supervisor
+from drtune.studies.process import end_with_supervisor
 while not Path("go").exists():
     time.sleep(0.01)
 end_with_supervisor()

@@ -3,6 +3,7 @@ import shutil
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import mean
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,7 +13,7 @@ from drtune.params import load
 from drtune.runs.stage_key import StageIdentity, stage_key
 from drtune.studies import trial
 from drtune.studies.study import Pruned
-from drtune.studies.trial import Common, run_trial
+from drtune.studies.trial import lay_out
 from drtune.training import reporting
 from drtune.training.loop import Hooks
 from drtune.training.settings import TrainSettings
@@ -66,9 +67,14 @@ def common(finished_stage, new_study, life):
         outs = [{"path": "models"}]
         entry = {"cmd": "train", "deps": [], "params": {"params.yaml": section}, "outs": outs}
         identity = StageIdentity(stage_key(entry), {}, ("models",), entry)
-        return Common(new_study(**(study or {})), params, identity, "record", Path.cwd())
+        made = new_study(**(study or {})), params, identity, "record", Path.cwd()
+        return SimpleNamespace(study=made[0], identity=identity, all=made)
 
     return make
+
+
+def run_trial(about, attempt):
+    return trial.run_trial(*about.all, attempt)
 
 
 def place(seed=0, first=4):
@@ -233,3 +239,27 @@ def test_two_processes_do_not_run_one_trial(common):
 
     run_trial(about, Second({}))
     assert held == [1, 2]
+
+
+def test_a_trials_folder_is_one_like_the_projects(tmp_path):
+    project, folder = tmp_path / "project", tmp_path / "trial" / "seed-0"
+    project.mkdir()
+    text = "train:\n  lr: 0.1     # per step\n  epochs: 3\n"
+    (project / "params.yaml").write_text(text)
+    (project / "dvc.yaml").write_text("stages: {}\n")
+    entry = {"cmd": "train", "params": {"params.yaml": {"train.lr": 0.1}}, "outs": [{"path": "model"}]}
+    identity = StageIdentity(stage_key(entry), {"code.py": "1"}, ("model",), entry)
+    made = lay_out(project, folder, identity, {"train.lr": 0.025})
+    assert (folder / "params.yaml").read_text() == "train:\n  lr: 0.025   # per step\n  epochs: 3\n"
+    assert sorted(path.name for path in folder.iterdir()) == ["dvc.yaml", "params.yaml"]
+    assert made.key == stage_key(entry, {"train.lr": 0.025}) != identity.key
+    assert made.entry["params"] == {"params.yaml": {"train.lr": 0.025}}
+    assert (made.deps, made.outs, identity.entry["params"]["params.yaml"]["train.lr"]) == (
+        identity.deps,
+        ("model",),
+        0.1,
+    )
+    (project / "dvc.lock").write_text("schema: '2.0'\n")
+    lay_out(project, folder, identity, {"train.lr": 0.1})
+    assert (folder / "params.yaml").read_text() == text
+    assert (folder / "dvc.lock").read_text() == "schema: '2.0'\n"

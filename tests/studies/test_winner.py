@@ -1,4 +1,3 @@
-import json
 import os
 import re
 import subprocess
@@ -16,14 +15,11 @@ from drtune.base.yaml import read_yaml
 from drtune.params import with_values
 from drtune.runs.run_cache import is_recorded
 from drtune.runs.stage_key import stage_key
-from drtune.studies.domains import Choices, Interval
 from drtune.studies.standing import Standing
 from drtune.studies.winner import (
     apply,
     chosen,
-    difference,
     edited,
-    export,
     give_to_dvc,
     refuse_uncommitted,
     scalar,
@@ -234,7 +230,6 @@ def test_applying_shows_the_difference_and_writes_it(tmp_path):
     assert shown == (
         "--- a/params.yaml\n+++ b/params.yaml\n@@ -1,3 +1,3 @@\n a: 1\n-b: 2   # two\n+b: 20  # two\n c: 3\n"
     )
-    assert difference("x\n", "x\n", "f") == ""
 
 
 def test_applying_what_is_there_leaves_the_file_alone(tmp_path):
@@ -415,71 +410,3 @@ def test_the_model_of_a_trial_goes_to_dvc_where_it_is_on_this_machine(tmp_path):
     assert is_recorded(tmp_path, stage_key(entry, values))
     assert not is_recorded(tmp_path, stage_key(entry))
     assert entry["params"]["params.yaml"]["train"]["lr_head"] == 0.25
-
-
-# --- the summary for git
-
-
-def strict(path):
-    """A JSON document that is nothing but JSON."""
-    return json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda word: pytest.fail(word))
-
-
-def is_sorted(value):
-    if isinstance(value, dict):
-        return list(value) == sorted(value) and all(map(is_sorted, value.values()))
-    return all(map(is_sorted, value)) if isinstance(value, list) else True
-
-
-def test_a_study_is_written_sorted_and_without_what_is_no_json(tmp_path):
-    study = study_of(
-        standing(2, "PRUNED", (float("nan"),), z=1, a=0.5),
-        standing(0, "COMPLETE", (0.75,), z="ü", a=True),
-        standing(1, "FAIL", (), fault="loss is inf"),
-        standing(3, "PRUNED", (float("-inf"),)),
-        best=[0],
-        space={"z": Interval(1, 8, log=True, whole=True), "a": Choices(("x", True))},
-        params={"train.seed": 0, "augment.crop_area": [0.6, 1.0]},
-    )
-    export(study, tmp_path / "studies" / "s.json")
-    found = strict(tmp_path / "studies" / "s.json")
-    assert is_sorted(found)
-    assert found == {
-        "best": [0],
-        "name": "s",
-        "params": {"augment.crop_area": [0.6, 1.0], "train.seed": 0},
-        "settings": {"cost": None, "metric": "val_accuracy", "trials": 3},
-        "space": {
-            "a": {"choices": ["x", True]},
-            "z": {"high": 8, "log": True, "low": 1, "step": None, "whole": True},
-        },
-        "trials": [
-            {"number": 0, "params": {"a": True, "z": "ü"}, "state": "COMPLETE", "values": [0.75]},
-            {"fault": "loss is inf", "number": 1, "params": {}, "state": "FAIL", "values": []},
-            {"number": 2, "params": {"a": 0.5, "z": 1}, "state": "PRUNED", "values": ["nan"]},
-            {"number": 3, "params": {}, "state": "PRUNED", "values": ["-inf"]},
-        ],
-    }
-    assert "ü" in (tmp_path / "studies" / "s.json").read_text(encoding="utf-8")
-
-
-def test_equal_studies_give_equal_bytes(tmp_path):
-    trials = [standing(0, a=1, b=2.0), standing(1, b=3.0, a=4)]
-    space, params = {"a": Interval(1, 8, whole=True), "b": Interval(0.0, 4.0)}, {"x": 1, "y": 2}
-    for name, back in (("one", 1), ("other", -1)):
-        turned = [dict(list(values.items())[::back]) for values in (space, params)]
-        export(study_of(*trials[::back], best=[1], space=turned[0], params=turned[1]), tmp_path / name)
-    assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
-
-
-def test_a_real_study_is_written_and_its_winner_found(tmp_path, new_study):
-    study = new_study(trials=3)
-    for value in (0.5, 0.75):
-        study.next({}).complete([value])
-    export(study, tmp_path / "s.json")
-    found = strict(tmp_path / "s.json")
-    assert (found["best"], chosen(study, None).first) == ([1], 1)
-    assert [trial["values"] for trial in found["trials"]] == [[0.5], [0.75]]
-    assert found["trials"][0]["params"] == {"methods.dr_tune.weight": 1.0}
-    export(study, tmp_path / "again.json")
-    assert (tmp_path / "again.json").read_bytes() == (tmp_path / "s.json").read_bytes()

@@ -7,17 +7,14 @@ import torch
 
 from drtune.base.errors import BankError, TrainingError
 from drtune.runs.lifecycle import exclusive
-from drtune.runs.stage_key import StageIdentity, stage_key
 from drtune.studies.study import Pruned
 from drtune.studies.worker import (
     Score,
     Stopwatch,
-    lay_out,
     made_with,
     settle,
     take_over,
     tidy,
-    training_folder,
     trial_folder,
     work_through,
 )
@@ -249,7 +246,7 @@ def test_the_models_of_the_best_and_of_those_that_go_on_are_kept(make_study, tmp
     made = make_study(trials=9)
     attempts = [made.next(PROCESS) for _ in range(8)]
     for number in range(8):
-        folder = training_folder(trial_folder(tmp_path, "s", number), 0)
+        folder = trial_folder(tmp_path, "s", number) / "seed-0"
         folder.mkdir(parents=True)
         (folder / "model").write_text("weights")
     attempts[0].complete([0.5])
@@ -261,7 +258,7 @@ def test_the_models_of_the_best_and_of_those_that_go_on_are_kept(make_study, tmp
     attempts[5].stopped()
     tidy(made, tmp_path)
     assert left(made, tmp_path) == [1, 5, 6, 7]
-    assert (training_folder(trial_folder(tmp_path, "s", 1), 0) / "model").read_text() == "weights"
+    assert (trial_folder(tmp_path, "s", 1) / "seed-0/model").read_text() == "weights"
     attempts[6].complete([0.95])
     again = made.next(PROCESS)
     assert again.first == 5
@@ -289,30 +286,6 @@ def test_a_continued_trial_is_kept_under_its_first_number(make_study, tmp_path):
     made.next(PROCESS).complete([0.1])
     tidy(made, tmp_path)
     assert trial_folder(tmp_path, "s", 0).exists()
-
-
-def test_a_trials_folder_is_one_like_the_projects(tmp_path):
-    project, folder = tmp_path / "project", tmp_path / "trial" / "seed-0"
-    project.mkdir()
-    text = "train:\n  lr: 0.1     # per step\n  epochs: 3\n"
-    (project / "params.yaml").write_text(text)
-    (project / "dvc.yaml").write_text("stages: {}\n")
-    entry = {"cmd": "train", "params": {"params.yaml": {"train.lr": 0.1}}, "outs": [{"path": "model"}]}
-    identity = StageIdentity(stage_key(entry), {"code.py": "1"}, ("model",), entry)
-    made = lay_out(project, folder, identity, {"train.lr": 0.025})
-    assert (folder / "params.yaml").read_text() == "train:\n  lr: 0.025   # per step\n  epochs: 3\n"
-    assert sorted(path.name for path in folder.iterdir()) == ["dvc.yaml", "params.yaml"]
-    assert made.key == stage_key(entry, {"train.lr": 0.025}) != identity.key
-    assert made.entry["params"] == {"params.yaml": {"train.lr": 0.025}}
-    assert (made.deps, made.outs, identity.entry["params"]["params.yaml"]["train.lr"]) == (
-        identity.deps,
-        ("model",),
-        0.1,
-    )
-    (project / "dvc.lock").write_text("schema: '2.0'\n")
-    lay_out(project, folder, identity, {"train.lr": 0.1})
-    assert (folder / "params.yaml").read_text() == text
-    assert (folder / "dvc.lock").read_text() == "schema: '2.0'\n"
 
 
 def test_what_another_stage_key_left_in_a_folder_is_removed(tmp_path):
@@ -392,14 +365,14 @@ def test_equal_epochs_keep_the_first_and_equal_losses_the_more_accurate():
     for score in scores:
         for one in (record(1, 0.5, 0.3), record(2, 0.6, 0.3), record(3, 0.6, 0.3)):
             score.epoch(one)
-    assert [score.now() for score in scores] == [2, 0.6]
+    assert [score.value for score in scores] == [2, 0.6]
 
 
 def test_an_epoch_near_the_best_gives_its_value_and_one_far_below_does_not():
     score = Score(Heard(), "val_accuracy", "accuracy_1se")
     for one in (record(1, 0.8, 0.3), record(2, 0.7, 0.4), record(3, 0.6, 0.5)):
         score.epoch(one)
-    assert score.now() == 0.7
+    assert score.value == 0.7
 
 
 def test_trainings_with_several_seeds_are_averaged_and_their_steps_go_on():

@@ -1,12 +1,16 @@
-import sys
+import json
 from types import SimpleNamespace
 
 import optuna
 import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from drtune.base.errors import StudyError, TrainingError
-from drtune.studies.status import as_text, by_age, newest, overview, serve_dashboard, text_of
+from drtune.studies.domains import written
+from drtune.studies.report import as_text, by_age, export, newest, overview
+from drtune.studies.standing import Standing
 from drtune.studies.storage import open_storage
+from drtune.studies.winner import chosen
 
 PROCESS = {"proc.host": "host", "proc.pid": "17"}
 NONE = "there is no study yet; `drtune study run` makes one"
@@ -36,7 +40,7 @@ def test_the_newest_study_is_the_one_made_last_and_listed_last(storage, make_stu
     assert overview(storage).split("\n") == [
         "z: 4 trials: 1 complete, 1 pruned",
         "a: 7 trials: 1 waiting",
-        "m: not made by `drtune study run`",
+        "'m': was not made by `drtune study run`; choose another --name",
     ]
 
 
@@ -111,30 +115,100 @@ def test_a_fault_is_shown_as_it_was_told(make_study, end):
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(True, "true"), (False, "false"), (3, "3"), (0.00003, "3e-05"), (0.123456, "0.1235"), ("off", "off")],
+    [
+        (True, "true"),
+        (False, "false"),
+        (3, "3"),
+        (0.00003, "3e-05"),
+        (0.123456, "0.1235"),
+        ("off", "off"),
+        (None, "null"),
+    ],
 )
 def test_values_are_shown_shortly(value, text):
-    assert text_of(value) == text
+    assert written(value) == text
 
 
-def test_the_dashboard_is_an_extra(storage, monkeypatch):
-    monkeypatch.setitem(sys.modules, "optuna_dashboard", None)
-    monkeypatch.setattr("drtune.studies.status.find_spec", lambda name: None)
-    with pytest.raises(StudyError, match=r"pip install 'drtune-pipeline\[dashboard\]'"):
-        serve_dashboard(storage, 8080)
+def standing(first, state="COMPLETE", values=(0.5,), number=None, fault="", **params):
+    return Standing(first if number is None else number, first, state, values, params, fault, "", 1.0)
 
 
-def test_the_dashboard_is_served_on_this_machine_alone(storage, monkeypatch):
-    asked = []
+def study_of(*trials, best=(), space=None, params=None):
+    """What `chosen` and `export` need of a study."""
+    settings_of = {"metric": "val_accuracy", "trials": 3, "space": {"left": "out"}, "cost": None}
+    return SimpleNamespace(
+        name="s",
+        standings=lambda: list(trials),
+        best=lambda: [trial for trial in trials if trial.first in best],
+        settings=SimpleNamespace(model_dump=lambda: settings_of),
+        space=space or {},
+        design=SimpleNamespace(params=params or {}),
+    )
 
-    def run_server(*words, **named):
-        asked.append((words, named))
-        if named["port"] == 80:
-            raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("drtune.studies.status.find_spec", lambda name: name)
-    monkeypatch.setitem(sys.modules, "optuna_dashboard", SimpleNamespace(run_server=run_server))
-    serve_dashboard(storage, 8080)
-    assert asked == [((storage,), {"host": "127.0.0.1", "port": 8080})], "no address with a password"
-    with pytest.raises(StudyError, match="port 80: Permission denied; choose another with --port"):
-        serve_dashboard(storage, 80)
+# --- the summary for git
+
+
+def strict(path):
+    """A JSON document that is nothing but JSON."""
+    return json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda word: pytest.fail(word))
+
+
+def is_sorted(value):
+    if isinstance(value, dict):
+        return list(value) == sorted(value) and all(map(is_sorted, value.values()))
+    return all(map(is_sorted, value)) if isinstance(value, list) else True
+
+
+def test_a_study_is_written_sorted_and_without_what_is_no_json(tmp_path):
+    study = study_of(
+        standing(2, "PRUNED", (float("nan"),), z=1, a=0.5),
+        standing(0, "COMPLETE", (0.75,), z="ü", a=True),
+        standing(1, "FAIL", (), fault="loss is inf"),
+        standing(3, "PRUNED", (float("-inf"),)),
+        best=[0],
+        space={"z": IntDistribution(1, 8, log=True), "a": CategoricalDistribution(("x", True))},
+        params={"train.seed": 0, "augment.crop_area": [0.6, 1.0]},
+    )
+    export(study, tmp_path / "studies" / "s.json")
+    found = strict(tmp_path / "studies" / "s.json")
+    assert is_sorted(found)
+    assert found == {
+        "best": [0],
+        "name": "s",
+        "params": {"augment.crop_area": [0.6, 1.0], "train.seed": 0},
+        "settings": {"cost": None, "metric": "val_accuracy", "trials": 3},
+        "space": {
+            "a": {"choices": ["x", True]},
+            "z": {"high": 8, "log": True, "low": 1, "step": None, "whole": True},
+        },
+        "trials": [
+            {"number": 0, "params": {"a": True, "z": "ü"}, "state": "COMPLETE", "values": [0.75]},
+            {"fault": "loss is inf", "number": 1, "params": {}, "state": "FAIL", "values": []},
+            {"number": 2, "params": {"a": 0.5, "z": 1}, "state": "PRUNED", "values": ["nan"]},
+            {"number": 3, "params": {}, "state": "PRUNED", "values": ["-inf"]},
+        ],
+    }
+    assert "ü" in (tmp_path / "studies" / "s.json").read_text(encoding="utf-8")
+
+
+def test_equal_studies_give_equal_bytes(tmp_path):
+    trials = [standing(0, a=1, b=2.0), standing(1, b=3.0, a=4)]
+    space, params = {"a": IntDistribution(1, 8), "b": FloatDistribution(0.0, 4.0)}, {"x": 1, "y": 2}
+    for name, back in (("one", 1), ("other", -1)):
+        turned = [dict(list(values.items())[::back]) for values in (space, params)]
+        export(study_of(*trials[::back], best=[1], space=turned[0], params=turned[1]), tmp_path / name)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
+
+
+def test_a_real_study_is_written_and_its_winner_found(tmp_path, new_study):
+    study = new_study(trials=3)
+    for value in (0.5, 0.75):
+        study.next({}).complete([value])
+    export(study, tmp_path / "s.json")
+    found = strict(tmp_path / "s.json")
+    assert (found["best"], chosen(study, None).first) == ([1], 1)
+    assert [trial["values"] for trial in found["trials"]] == [[0.5], [0.75]]
+    assert found["trials"][0]["params"] == {"methods.dr_tune.weight": 1.0}
+    export(study, tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_bytes() == (tmp_path / "s.json").read_bytes()
