@@ -19,8 +19,8 @@ from drtune.base.errors import UntrustedError
 LONGEST_NAME, LONGEST_PART, MOST_PARTS = 4096, 255, 200
 HALF = ".half"
 """Ends the name of a folder in which something is made before it is renamed."""
-REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
-"""A full disk, a used-up quota, a read-only file system, a lack of rights."""
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO)
+"""A full disk, a used-up quota, a read-only file system, a lack of rights, a disk that breaks."""
 
 
 def refusal_of_disk(fault: BaseException) -> str | None:
@@ -70,7 +70,7 @@ def remove_halves(target: Path) -> None:
 
 
 def locked(folder: Path, stack: ExitStack) -> bool:
-    """Hold a folder until the stack ends, or until this process does; False where another process holds it."""
+    """Hold a folder until the stack or this process ends; False where another process holds it."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
     stack.callback(os.close, descriptor)
     try:

@@ -65,7 +65,9 @@ def run_stage(arguments: Sequence[str]) -> None:
     except Exception as fault:
         if (refusal := refusal_of_disk(fault)) is None:
             raise
-        remedy = "nothing half-written is left: make room, or get the right to write, and run again"
+        remedy = (
+            "nothing half-written is left: make room, get the right to write or mend the disk, and run again"
+        )
         print(f"{name}: {refusal}; {remedy}", file=sys.stderr)
         sys.exit(1)
 

@@ -76,6 +76,7 @@ def test_other_refusals_name_the_file_and_other_faults_are_none():
         refusal_of_disk(PermissionError(errno.EACCES, "Permission denied", "a/b")) == "Permission denied: a/b"
     )
     assert refusal_of_disk(OSError(errno.EROFS, os.strerror(errno.EROFS), "x")) == "Read-only file system: x"
+    assert refusal_of_disk(OSError(errno.EIO, os.strerror(errno.EIO))) == "Input/output error"
     assert refusal_of_disk(FileNotFoundError(errno.ENOENT, "No such file or directory", "x")) is None
     assert refusal_of_disk(ValueError("no")) is None
 

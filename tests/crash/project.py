@@ -4,6 +4,8 @@ This process has loaded every module once, so that a command costs a fork and it
 """
 
 import ctypes
+import gc
+import json
 import os
 import runpy
 import shutil
@@ -16,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -99,6 +102,8 @@ def load_modules() -> None:
     """Import what the commands import, before any is forked."""
     for name in MODULES:
         import_module(name)
+    gc.collect()
+    gc.freeze()  # a fork then copies less
     trainer = sys.modules["drtune.training.loop"].Trainer
     save = trainer.save
     trainer.save = lambda self, last: save(self, True)  # after every epoch, so that several are points
@@ -161,6 +166,7 @@ class Project:
         mode: int = OFF,
         point: Point | None = None,
         inner: str = "",
+        children: int = 0,
         clock: int = 0,
         **variables: str,
     ) -> Ended:
@@ -171,6 +177,7 @@ class Project:
             mode: of crash.c.
             point: where to end or to fail.
             inner: arm the first process of this module that the command starts, not the command.
+            children: how many Python processes it may start.
             clock: seconds that the clock is put forward.
             variables: environment.
         """
@@ -182,38 +189,26 @@ class Project:
             other, number = (point.other, point.number) if point else (0, 0)
             self.library.crash_arm(os.fsencode(self.folder), mode, other, ctypes.c_long(number), listed)
 
-        code = forked(
-            lambda: self.child(command, log, None if inner else arm, {inner: arm}, clock, variables)
-        )
+        def work() -> int:
+            output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
+            null = os.open(os.devnull, os.O_RDONLY)
+            for source, target in ((null, 0), (output, 1), (output, 2)):
+                os.dup2(source, target)
+            os.chdir(self.folder)
+            os.environ.update(variables)
+            replace_starting(stand_ins(children, arm), inner)
+            self.library.crash_shift_clock(ctypes.c_long(clock))
+            if not inner:
+                arm()
+            return module(command)
+
+        code = forked(work)
         found = (line.split(" ", 2) for line in lines.read_text().splitlines())
         return Ended(
             code,
             log.read_text(errors="replace"),
             [Point(int(other), int(number), what) for other, number, what in found],
         )
-
-    def child(
-        self,
-        command: Sequence[str],
-        log: Path,
-        arm: Callable[[], None] | None,
-        inner: dict[str, Callable[[], None]],
-        clock: int,
-        variables: dict[str, str],
-    ) -> int:
-        """In the forked process: its output, folder and environment; then the command."""
-        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
-        null = os.open(os.devnull, os.O_RDONLY)
-        for target in (1, 2):
-            os.dup2(output, target)
-        os.dup2(null, 0)
-        os.chdir(self.folder)
-        os.environ.update(variables)
-        fork_instead_of_starting(self, inner)
-        self.library.crash_shift_clock(ctypes.c_long(clock))
-        if arm:
-            arm()
-        return module(command)
 
 
 def module(command: Sequence[str]) -> int:
@@ -261,25 +256,59 @@ def forked(work: Callable[[], int]) -> int:
     return os.waitstatus_to_exitcode(ended[1])
 
 
-def fork_instead_of_starting(project: Project, inner: dict[str, Callable[[], None]]) -> None:
-    """Let `python -m MODULE`, started by a command, be a fork of this process: it has all modules loaded."""
-    begin = subprocess.Popen.__init__
+def stand_ins(count: int, arm: Callable[[], None]) -> list[tuple[int, int]]:
+    """Forks, made before this process has threads, that wait for a Python module to be: (pid, pipe to it)."""
+    made = []
+    for _ in range(count):
+        reading, writing = os.pipe()
+        if (pid := os.fork()) == 0:
+            os.dup2(reading, 3)
+            os.closerange(4, 256)  # among them the pipes to the others, which end with the parent
+            order = json.loads(os.fdopen(3).read() or "{}")
+            os._exit(be(order, arm) if order else 0)
+        os.close(reading)
+        made.append((pid, writing))
+    return made
+
+
+def be(order: dict[str, Any], arm: Callable[[], None]) -> int:
+    """Be the process that was asked for."""
+    if order["log"]:
+        log = os.open(order["log"], os.O_WRONLY | os.O_APPEND)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+    os.chdir(order["folder"])
+    os.environ.clear()
+    os.environ.update(order["environment"])
+    if order["armed"]:
+        arm()
+    return module(order["command"])
+
+
+def replace_starting(spare: list[tuple[int, int]], inner: str) -> None:
+    """Let a stand-in be each `python -m MODULE` that is started; the first of module `inner` is armed."""
+    begin, armed = subprocess.Popen.__init__, [inner]
 
     def init(self: Any, args: Any, *rest: Any, **more: Any) -> None:
-        if isinstance(args, list) and args[:2] == [sys.executable, "-m"]:
-            given, first = more.get("env") or dict(os.environ), inner.pop(args[2], None)
-
-            def instead() -> None:
-                project.library.crash_arm(b"", OFF, 0, ctypes.c_long(0), -1)
-                os.closerange(3, 256)  # among them the pipe by which the parent waits for the exec
-                os.environ.clear()
-                os.environ.update(given)
-                if first:
-                    first()
-                os._exit(module(args[2:]))
-
-            more["preexec_fn"] = instead
-        begin(self, args, *rest, **more)
+        words = args.split() if isinstance(args, str) else [str(part) for part in args]
+        if not spare or words[0] not in ("python", sys.executable) or words[1] != "-m":
+            begin(self, args, *rest, **more)
+            return
+        pid, pipe = spare.pop(0)
+        log = more.get("stdout")
+        order = {
+            "command": words[2:],
+            "environment": dict(more.get("env") or os.environ),
+            "folder": str(more.get("cwd") or os.getcwd()),
+            "log": os.readlink(f"/proc/self/fd/{log.fileno()}") if log else "",
+            "armed": words[2] in armed,
+        }
+        if order["armed"]:
+            armed.clear()
+        os.write(pipe, json.dumps(order).encode())
+        os.close(pipe)
+        vars(self).update(pid=pid, args=args, returncode=None, stdin=None, stdout=None, stderr=None)
+        vars(self).update(_waitpid_lock=Lock(), _child_created=True, _communication_started=False)
 
     subprocess.Popen.__init__ = init  # type: ignore[method-assign]
 

@@ -49,11 +49,13 @@ def files(folder: Path) -> dict[str, str]:
 
 
 def leftovers(folder: Path) -> list[str]:
-    """Names of everything else below the project, folders with a slash."""
+    """Names of everything else below the project, folders with a slash, but for what DVC left of itself."""
     found = []
     for path in folder.rglob("*"):
         name = str(path.relative_to(folder))
-        if not name.startswith(SKIPPED) and "__pycache__" not in name and name.split("/")[0] not in OURS:
+        ours = name.startswith(SKIPPED) or "__pycache__" in name or name.split("/")[0] in OURS
+        dvcs = name.startswith(".dvc/cache") and name.endswith(".tmp")
+        if not ours and not dvcs:
             found.append(name + "/" * path.is_dir())
     return sorted(found)
 
