@@ -22,10 +22,12 @@ TELLING = (
     "drtune.stage_key",
     "drtune.key.",
     "dvc.outs",
-    "optuna.",
+    "optuna.state",
     "git.commit",
 )
 """Beginnings of the tags that are compared."""
+TRIAL = r"trial-\d+"
+"""A trial that is given again has a number of its own, so that those after it have others."""
 RUNS = """select run_uuid, e.name, r.name, status from runs r join experiments e using (experiment_id)
 where r.lifecycle_stage = 'active'"""
 
@@ -42,7 +44,7 @@ def files(folder: Path) -> dict[str, str]:
     found = {}
     for name in OURS:
         for path in [folder / name, *(folder / name).rglob("*")]:
-            if path.is_file() or path.is_symlink():
+            if (path.is_file() or path.is_symlink()) and "/.dvc/tmp/" not in str(path):
                 content = "" if path.name in UNLIKE or path.suffix == ".pyc" else md5(path)
                 found[str(path.relative_to(folder))] = content
     return found
@@ -56,7 +58,7 @@ def leftovers(folder: Path) -> list[str]:
         ours = name.startswith(SKIPPED) or "__pycache__" in name or name.split("/")[0] in OURS
         dvcs = name.startswith(".dvc/cache") and name.endswith(".tmp")
         if not ours and not dvcs:
-            found.append(name + "/" * path.is_dir())
+            found.append(re.sub(TRIAL, "trial-*", name) + "/" * path.is_dir())
     return sorted(found)
 
 
@@ -75,7 +77,7 @@ def runs(folder: Path) -> list[dict[str, Any]]:
             held = folder / "mlruns" / place / run / "artifacts"
             found.append(
                 {
-                    "name": f"{place}: {name}",
+                    "name": re.sub(TRIAL, "trial-*", f"{place}: {name}"),
                     "status": status,
                     "tags": {key: tags[key] for key in tags if key.startswith(TELLING)},
                     "params": params,
@@ -89,7 +91,7 @@ def runs(folder: Path) -> list[dict[str, Any]]:
                     ),
                 }
             )
-    return sorted(found, key=lambda run: (run["name"], run["status"], str(run["tags"])))
+    return sorted(found, key=lambda run: (run["name"], run["status"], str(run["params"])))
 
 
 def result(folder: Path) -> dict[str, Any]:

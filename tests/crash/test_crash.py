@@ -13,9 +13,9 @@ CHECK = Path(__file__).with_name("check.py")
 
 @pytest.mark.skipif(sys.platform != "linux", reason="crash.c is loaded by Linux's LD_PRELOAD")
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler for crash.c: apt-get install gcc")
-def test_a_tenth_of_the_points_of_a_training_and_a_sync_are_survived():
-    command = [sys.executable, CHECK, "--one-in", "10", "--only", "train,sync journals", "--modes", "kill"]
+def test_a_tenth_of_the_points_of_a_training_is_survived():
+    command = [sys.executable, CHECK, "--one-in", "10", "--only", "train", "--modes", "kill"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     survived, tried = map(int, re.search(r"^(\d+) of (\d+) points survived", done.stdout, re.M).groups())
-    assert survived == tried > 20
+    assert survived == tried > 15

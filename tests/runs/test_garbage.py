@@ -99,6 +99,7 @@ def test_journals_go_when_nobody_needs_them(root):
 def test_what_killed_processes_left_half_made_goes_when_it_is_old(root):
     old = [root / ".mlflow.db.abc12345.half", root / ".drtune/journal/.x.off.abc12345.half"]
     old += [root / ".drtune/downloads/.set.tar.abc12345.half", root / "metrics/.test.json.abc12345.half"]
+    old += [root / ".dvc/cache/.drtune-abc12345"]
     young = root / ".mlflow.db.def12345.half"
     for folder in (*old, young):
         folder.mkdir(parents=True)
