@@ -86,7 +86,7 @@ def runs(folder: Path) -> list[dict[str, Any]]:
                         {
                             re.sub(r"stage\.\d+\.log", "stage.log", str(path.relative_to(held)))
                             for path in held.rglob("*")
-                            if path.is_file()
+                            if path.is_file() and not path.name.startswith(".artifact.uploading.")
                         }
                     ),
                 }
