@@ -11,8 +11,10 @@ from typing import NamedTuple
 import psutil
 
 from drtune.base.errors import TrainingError
+from drtune.base.files import HALF
 from drtune.runs.journal import ENDED, header_of, journal_folder, journals_in, last_status, unsent
 from drtune.runs.lifecycle import LOCK, claim, clear, exclusive, release
+from drtune.runs.run_cache import ASIDE
 
 OLD_SECONDS = 3600.0
 """What a process makes aside and renames is younger than this while the process lives."""
@@ -108,8 +110,10 @@ def _journals(root: Path, dry_run: bool) -> Iterator[Garbage]:
 def _leftovers(root: Path, dry_run: bool) -> Iterator[Garbage]:
     """What killed processes had written aside, files of journals that are gone, checkouts of experiments."""
     folder, downloads = journal_folder(root), root / ".drtune" / "downloads"
-    aside = [*root.glob(".mlflow.db.*"), *folder.glob(".*"), *downloads.glob(".*")]
-    found = [(path, "half-made file") for path in aside if path.is_dir() and _is_old(path)]
+    aside = [*root.glob(f".*{HALF}"), *root.glob(f"*/.*{HALF}"), *folder.glob(".*"), *downloads.glob(".*")]
+    uploads = root.glob("mlruns/**/.artifact.uploading.*")  # MLflow's own
+    halves = [*filter(Path.is_dir, aside), *root.glob(f".dvc/cache/{ASIDE}*"), *uploads]
+    found = [(path, "half-made file") for path in halves if _is_old(path)]
     lonely = [path for path in folder.glob("*.files") if not path.with_suffix(".jsonl").exists()]
     found += [(path, "files of a journal that is gone") for path in lonely]
     found += [(path, "journals that were torn at their start") for path in folder.glob("torn")]

@@ -50,7 +50,8 @@ def join(
         found = find(client, experiment, stages)
         if found is None:
             tags = {name: text for name, text in about["tags"].items() if is_shared(name)}
-            made = client.create_run(experiment, about["time"], {**tags, KIND: "pipeline"}, about["name"])
+            tags |= {KIND: "pipeline"} | {KEY + legal_name(stage): key for stage, key in stages.items()}
+            made = client.create_run(experiment, about["time"], tags, about["name"])
             found = str(made.info.run_id)
         known = client.get_run(found).data.tags
         for stage, key in stages.items():

@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from drtune.base.errors import TrackingError, UntrustedError
-from drtune.base.files import inside, read_json
+from drtune.base.files import HALF, inside, read_json
 from drtune.runs.holdings import ENTRY
 from drtune.runs.mlflow_pipeline import RUN
 from drtune.runs.outs import describe_out, listed_files, plain_entry
@@ -64,13 +64,18 @@ def restore(store: RunStore, run: StoredRun, target: Path) -> Restored:
                 f"{run.about}: the store holds no {PROVENANCE}/params.yaml of it; "
                 "its files are gone or lie on another machine, so nothing says what it was made from"
             )
-        target.parent.mkdir(parents=True, exist_ok=True)
+        half = target.with_name(f".{target.name}{HALF}")  # a kill leaves nothing at `target`
+        forget(store.root, half)
+        shutil.rmtree(half, ignore_errors=True)
+        half.parent.mkdir(parents=True, exist_ok=True)
         try:
-            tree = "worktree", "add", "--quiet", "--detach", str(target), commit
-            _demand("git", "-C", str(store.root), *tree)
-            return _filled(store.root, run, target, held)
+            tree = "git", "-C", str(store.root), "worktree"
+            _demand(*tree, "add", "--quiet", "--detach", str(half), commit)
+            made = _filled(store.root, run, half, held)
+            _demand(*tree, "move", str(half), str(target))
+            return replace(made, folder=target / made.folder.relative_to(half))
         except BaseException as fault:
-            forget(store.root, target)
+            forget(store.root, half)
             if isinstance(fault, OSError | ValueError | RecursionError):  # of names that cannot be
                 what = f"the files that the store holds of it cannot be put into {target}: {fault}"
                 raise TrackingError(f"{run.about}: {what}; restore another run") from fault

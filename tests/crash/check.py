@@ -246,13 +246,12 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="names of scenarios, with commas")
     parser.add_argument("--modes", default=",".join(MODES))
-    parser.add_argument("--folder", type=Path, default=None)
+    parser.add_argument("--folder", type=Path, default=None, help="is made, and removed at the end")
     given = parser.parse_args()
-    if given.folder is None:
-        with tempfile.TemporaryDirectory(prefix="crash-") as top:
-            pass
-        Path(top).mkdir()
-        preloaded(Path(top))
+    if SHIM not in os.environ.get("LD_PRELOAD", ""):
+        if given.folder:
+            given.folder.mkdir()
+        preloaded(given.folder or Path(tempfile.mkdtemp(prefix="crash-")))
     from project import Project, load_modules
 
     load_modules()
@@ -278,8 +277,11 @@ def main() -> int:
             for fault in faults:
                 print(f"      {fault}", flush=True)
     print(f"{tried - wrong} of {tried} points survived, {missed} not met; {time.monotonic() - began:.0f} s")
+    shutil.rmtree(given.folder)
     return 1 if wrong else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stdout.flush()
+    os._exit(code)  # else a library lists at length what it leaks

@@ -95,6 +95,7 @@ def load_modules() -> None:
         import_module(name)
     gc.collect()
     gc.freeze()  # a fork then copies less
+    sys.modules["drtune.studies.storage"].PATIENCE_SECONDS = 5.0  # a disk that is full stays so
     trainer = sys.modules["drtune.training.loop"].Trainer
     save = trainer.save
     trainer.save = lambda self, last: save(self, True)  # after every epoch, so that several are points

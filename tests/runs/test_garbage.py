@@ -97,19 +97,23 @@ def test_journals_go_when_nobody_needs_them(root):
 
 
 def test_what_killed_processes_left_half_made_goes_when_it_is_old(root):
-    old = [root / ".mlflow.db.abc12345", root / ".drtune/journal/.x.off.abc12345"]
-    old += [root / ".drtune/downloads/.set.tar.abc12345"]
-    young = root / ".mlflow.db.def12345"
+    old = [root / ".mlflow.db.abc12345.half", root / ".drtune/journal/.x.off.abc12345.half"]
+    old += [root / ".drtune/downloads/.set.tar.abc12345.half", root / "metrics/.test.json.abc12345.half"]
+    old += [root / ".dvc/cache/.drtune-abc12345"]
+    young = root / ".mlflow.db.def12345.half"
     for folder in (*old, young):
         folder.mkdir(parents=True)
         (folder / "part").write_text("x" * 100)
     lonely = root / ".drtune/journal/gone-1-1.files"
     lonely.mkdir()
     (root / ".git").mkdir()
-    for folder in (*old, root / ".git"):
+    upload = root / "mlruns/drtune/pipeline/1/artifacts/.artifact.uploading.abc12345"
+    upload.parent.mkdir(parents=True)
+    upload.write_text("x")
+    for folder in (*old, upload, root / ".git"):
         os.utime(folder, (time.time() - 2 * OLD_SECONDS,) * 2)
     found = collected(root)
-    for folder in (*old, lonely):
+    for folder in (*old, upload, lonely):
         assert not found[folder][0]
         assert not folder.exists()
     assert young.exists()
