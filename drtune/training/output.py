@@ -1,6 +1,8 @@
 """What a training leaves: the model of the epoch that is kept, and its history."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from drtune.backbones.model_file import save_model
 from drtune.base.files import replacing, write_json
@@ -35,7 +37,13 @@ def save(fitted: Fitted, params: Params, models: Path) -> None:
         save_model(
             fresh, fitted.model, backbone, fitted.backbone.spec, list(card.classes), about, card.reading
         )
-        write_json(fresh / HISTORY, fitted.progress.history)
+        write_json(fresh / HISTORY, alike(fitted.progress.history))
+
+
+def alike(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Records with the same keys in each, as DVC's plots want them; None is what the start has not."""
+    keys = dict.fromkeys(key for record in history for key in record)
+    return [{key: record.get(key) for key in keys} for record in history]
 
 
 def validation_of(fitted: Fitted) -> dict[str, float]:

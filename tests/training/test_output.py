@@ -1,11 +1,12 @@
 from typing import get_args
 
 import pytest
+from dvc.render.converter.vega import VegaConverter
 
 from drtune.backbones.model_file import load_model
 from drtune.base.files import read_json
 from drtune.training import output
-from drtune.training.output import save, validation_of
+from drtune.training.output import alike, save, validation_of
 from drtune.training.reporting import fit_and_report
 from drtune.training.settings import Monitor
 from pipeline import paths
@@ -84,3 +85,11 @@ def test_the_numbers_one_may_choose_by_are_those_of_the_kept_epoch(made):
         "val_loss": best["val_loss"],
         "best_epoch": best["epoch"],
     }
+
+
+def test_dvc_draws_a_history_whose_start_lacks_what_a_step_has():
+    history = [{"epoch": 0, "val_accuracy": 0.5}, {"epoch": 1, "lr_head": 0.1, "val_accuracy": 0.75}]
+    properties = {"x": "epoch", "y": {"h.json": "val_accuracy"}}
+    points, _ = VegaConverter("accuracy", {"h.json": alike(history)}, properties).flat_datapoints("here")
+    assert [(point["epoch"], point["val_accuracy"]) for point in points] == [(0, 0.5), (1, 0.75)]
+    assert alike(history)[0] == {"epoch": 0, "val_accuracy": 0.5, "lr_head": None}

@@ -126,8 +126,8 @@ def draw_lines(axes: Axes, history: Sequence[Mapping[str, Any]], lines: list[Lin
 
 def value_of(record: Mapping[str, Any], key: str) -> float | None:
     """What is drawn of a record: a term of the loss with its weight, all else as it is."""
-    value = record.get(key)
-    return None if value is None else value * record.get(f"weight/{key.removeprefix('loss/')}", 1.0)
+    value, weight = record.get(key), record.get(f"weight/{key.removeprefix('loss/')}")
+    return value if value is None or weight is None else value * weight
 
 
 def mark_epochs(axes: Axes, history: Sequence[Mapping[str, Any]], selected_epoch: int | None) -> None:
