@@ -102,15 +102,15 @@ class RunStore:
                     prepare_database(self.database, self.root)
             if self.database:
                 store.use_write_ahead_log(self.database)
-            if store.is_server(self.uri):
+                MlflowClient(address, address).search_experiments(max_results=1)  # of this version?
+                follow(self.database, self.root)
+            if self.database or store.is_server(self.uri):
                 return store.Worded(MlflowClient(address, address), self.uri)
             (self.root / ".drtune").mkdir(parents=True, exist_ok=True)
             with FileLock(self.root / ".drtune" / "store.lock", timeout=LOCK_SECONDS):
                 client = MlflowClient(address, address)
                 client.search_experiments(max_results=1)
-            if self.database:
-                follow(self.database, self.root)  # now that it is known to be of this version
-            return store.Worded(client, self.uri)
+                return store.Worded(client, self.uri)
 
     def experiment(self, name: str) -> str:
         """Id of an experiment; made where it is missing, with its artifacts in the store root."""

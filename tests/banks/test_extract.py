@@ -14,7 +14,7 @@ from drtune.banks.settings import ExtractSettings
 from drtune.base.errors import BankError
 from drtune.data.batch import Batch, on_device
 from drtune.data.card import data_sha256
-from drtune.data.settings import AugmentSettings
+from drtune.data.settings import STANDARD, AugmentSettings
 from drtune.data.transforms import InputSpec
 
 CATALOG = Path(__file__).resolve().parents[2] / "catalog"
@@ -97,7 +97,7 @@ BUILT = SimpleNamespace(
 )
 
 
-CARD = SimpleNamespace(sha256={"train.arrow": "t", "test.arrow": "x"}, classes=("a", "b"))
+CARD = SimpleNamespace(sha256={"train.arrow": "t", "test.arrow": "x"}, classes=("a", "b"), reading=STANDARD)
 
 
 def identity(augment=AUGMENT, **change):

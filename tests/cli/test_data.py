@@ -16,8 +16,10 @@ def call(folder, monkeypatch):
 def test_it_writes_one_page_and_says_what_it_found(call, folder):
     done = call()
     assert done.exit_code == 0, done.output
-    assert done.output.splitlines()[-2:] == [
+    assert done.output.splitlines()[-4:] == [
         "images: 3 classes; images: train 18, val 9, test 9",
+        "warning: 3 of 3 classes have fewer than 5 val images: blue (3), green (3), red (3)",
+        "warning: 3 of 3 classes have fewer than 5 test images: blue (3), green (3), red (3)",
         "page: data/report.html",
     ]
     page = (folder / "data/report.html").read_text()

@@ -96,7 +96,7 @@ def test_the_sheet_shows_training_images_alone_as_they_are_read(zoo):
 def test_a_page_without_faults_says_so(tmp_path):
     for place, name in enumerate("ab"):
         (tmp_path / "set" / name).mkdir(parents=True)
-        for number in range(3):
+        for number in range(30):
             Image.new("L", (5, 5), 100 * place + number).save(tmp_path / "set" / name / f"{number}.png")
     page, _, _ = page_of(tmp_path / "set")
     assert "No warnings." in page

@@ -214,6 +214,6 @@ def test_class_name_that_is_not_text(tmp_path):
     touch(tmp_path, "cat\udcff/1.jpg", "dog/1.jpg")
     with pytest.raises(
         DataError,
-        match=r"class folder 'cat\\udcff' .* not valid UTF-8; rename it",
+        match=r"class folder 'cat\\udcff' .* is not valid UTF-8 or holds control characters; rename it",
     ):
         folder_source(str(tmp_path))
