@@ -23,7 +23,6 @@ from drtune.base.errors import TrackingError
 from drtune.runs import store
 from drtune.runs.journal import ENDED, header_of, journals_in, last_status, unsent
 from drtune.runs.lifecycle import LOCK, claim, holder_of, release
-from drtune.runs.moved import follow
 from drtune.runs.naming import experiment_name
 from drtune.runs.record import git
 from drtune.runs.run_store import RunStore, has_content
@@ -131,9 +130,9 @@ def tracking_store(root: Path, project: str) -> Iterator[Finding]:
         found = RunStore(root, project=project)
         with store.in_words(uri):
             yield from write_ahead_log(database) if database else server_version(uri)
-            for before in follow(database, root) if database else []:
-                yield Finding(NOTE, "store", f"came from {before}; its runs find their files here now")
         list(found.search(limit=1))
+        for before in found.moved_from:
+            yield Finding(NOTE, "store", f"came from {before}; its runs find their files here now")
         experiment = found.client.get_experiment_by_name(experiment_name(project))
         dead = found.dead_runs(experiment.experiment_id) if experiment else {}
     except TrackingError as fault:

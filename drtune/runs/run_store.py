@@ -82,6 +82,7 @@ class RunStore:
     def __init__(self, root: Path, make: bool = False, project: str = PROJECT) -> None:
         store.set_defaults()
         self.root, self.uri, self.project = root, store.store_uri(root), project
+        self.moved_from: list[str] = []  # see `moved.follow`; known once there is a `client`
         self.database = store.sqlite_path(self.uri)
         if self.database and not make and not has_content(self.database):
             raise TrackingError(f"{self.database}: {NONE_YET}")
@@ -102,10 +103,10 @@ class RunStore:
                     prepare_database(self.database, self.root)
             if self.database:
                 store.use_write_ahead_log(self.database)
-                MlflowClient(address, address).search_experiments(max_results=1)  # of this version?
-                follow(self.database, self.root)
             if self.database or store.is_server(self.uri):
-                return store.Worded(MlflowClient(address, address), self.uri)
+                client = MlflowClient(address, address)  # refuses a database of another version
+                self.moved_from = follow(self.database, self.root) if self.database else []
+                return store.Worded(client, self.uri)
             (self.root / ".drtune").mkdir(parents=True, exist_ok=True)
             with FileLock(self.root / ".drtune" / "store.lock", timeout=LOCK_SECONDS):
                 client = MlflowClient(address, address)
