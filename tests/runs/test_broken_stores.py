@@ -120,8 +120,10 @@ def test_a_broken_database_is_one_sentence(project, fault, command):
 @pytest.mark.parametrize("fault", BROKEN)
 def test_doctor_names_a_broken_database_with_the_remedy(project, fault):
     fault(project)
+    before = (project / "mlflow.db").read_bytes()
     done = call("doctor")
     assert done.exit_code == 2
+    assert (project / "mlflow.db").read_bytes() == before
     assert doctor_says(done, "FAULT", "store", BROKEN[fault].split(";")[0]), done.output
     assert BROKEN[fault].split("; ")[1].split(":")[0].split("`")[0] in done.output
 
