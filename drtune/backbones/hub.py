@@ -1,8 +1,5 @@
 """Weights from the Hugging Face hub, or from its local cache where the hub does not answer."""
 
-import ssl
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,10 +17,9 @@ from drtune.backbones.recipe import Recipe
 from drtune.backbones.weights import first_line
 from drtune.base.errors import ConfigError, WeightsError
 from drtune.base.files import sha256_of
+from drtune.base.hub import silence_of
 
 PUBLISHED = "model.safetensors"
-HUB_SECONDS = 5.0
-"""Longest wait for the hub's first answer; its own client would ask for a minute before it gives up."""
 
 
 def fetched(repository: str, recipe: Recipe) -> Path:
@@ -139,15 +135,9 @@ def pinned_source(name: str, recipe: Recipe) -> dict[str, str] | None:
 
 
 def hub_silence() -> str:
-    """Why the Hugging Face hub cannot be asked; empty where it answers, be it with a refusal."""
-    try:
-        request = urllib.request.Request(hub.ENDPOINT, method="HEAD")
-        urllib.request.urlopen(request, timeout=HUB_SECONDS).close()
-    except OSError as fault:
-        reason = getattr(fault, "reason", fault)
-        if not isinstance(fault, urllib.error.HTTPError) and not isinstance(reason, ssl.SSLError):
-            return f"{hub.ENDPOINT} does not answer ({reason})"
-    return ""
+    """Why the Hugging Face hub cannot be asked; empty where it answers."""
+    reason = silence_of(hub.ENDPOINT)
+    return f"{hub.ENDPOINT} does not answer ({reason})" if reason else ""
 
 
 @contextmanager

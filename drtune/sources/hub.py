@@ -1,9 +1,6 @@
 """Data sets of the Hugging Face hub: one commit, from the hub, its cache, or a folder put there by hand."""
 
 import re
-import ssl
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
@@ -12,11 +9,10 @@ from pydantic_core import PydanticCustomError
 
 from drtune.base.errors import DataError
 from drtune.base.files import inside
+from drtune.base.hub import silence_of
 from drtune.sources.archives import DISK_FULL
 
 ADDRESS = re.compile(r"([\w.-]+/[\w.-]+)@([0-9a-f]{40})")
-SECONDS = 5.0
-"""Longest wait for the hub's first answer; its own client tries for half a minute."""
 
 
 def names_a_commit(address: str) -> str:
@@ -73,13 +69,8 @@ def snapshot(name: str, address: str, patterns: Sequence[str], downloads: Path) 
 
 
 def hub_silence(endpoint: str, offline: bool) -> str:
-    """Why the hub cannot be asked; empty where it answers, be it with a refusal."""
+    """Why the hub cannot be asked; empty where it answers."""
     if offline:
         return "HF_HUB_OFFLINE is set, and its cache does not have it"
-    try:
-        urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=SECONDS).close()
-    except OSError as fault:
-        reason = getattr(fault, "reason", fault)
-        if not isinstance(fault, urllib.error.HTTPError) and not isinstance(reason, ssl.SSLError):
-            return f"it does not answer ({reason}), and its cache does not have it"
-    return ""
+    reason = silence_of(endpoint)
+    return f"it does not answer ({reason}), and its cache does not have it" if reason else ""

@@ -2,6 +2,7 @@
 
 import json
 from functools import partial
+from urllib.error import HTTPError
 
 import pytest
 from huggingface_hub import constants
@@ -100,9 +101,9 @@ def test_a_hub_that_does_not_answer_is_not_asked_for_long(record, tmp_path, monk
 
 def test_an_answer_of_any_kind_is_no_silence(monkeypatch):
     def refuse(*args, **kwargs):
-        raise hub.urllib.error.HTTPError("http://x", 404, "no", {}, None)
+        raise HTTPError("http://x", 404, "no", {}, None)
 
-    monkeypatch.setattr(hub.urllib.request, "urlopen", refuse)
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
     assert hub.hub_silence("http://x", False) == ""
 
 
