@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from drtune.cli.runs import faults
+from drtune.cli.runs import faults, say
 
 
 def data(
@@ -40,10 +40,10 @@ def data(
         with replacing(out) as fresh:
             fresh.write_text(data_page(settings, found, card, left), encoding="utf-8", errors="replace")
     counts = ", ".join(f"{name} {count:,}" for name, count in card.counts.items())
-    typer.echo(f"{card.title}: {len(card.classes)} classes; images: {counts}")
+    say(f"{card.title}: {len(card.classes)} classes; images: {counts}")
     for warning in card.warnings:
-        typer.echo(f"warning: {warning}")
-    typer.echo(f"page: {out}")
+        say(f"warning: {warning}")
+    say(f"page: {out}")
     if card.skipped and settings.on_bad_image == "error":
-        typer.echo("`dvc repro` will stop at the files that cannot be used; the page names them", err=True)
+        say("`dvc repro` will stop at the files that cannot be used; the page names them", err=True)
         raise typer.Exit(1)
