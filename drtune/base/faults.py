@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sized
 from typing import Any, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ValidationError
@@ -43,11 +43,16 @@ def some(names: Iterable[str], most: int = 3) -> str:
     return ", ".join(every[:most] + more)
 
 
+def how_many(faults: Sized) -> str:
+    """`1 fault`, `2 faults`."""
+    return f"{len(faults)} fault{'s' if len(faults) > 1 else ''}"
+
+
 def render(source: str, faults: list[Fault]) -> str:
     """Lay faults out as an aligned list under a count."""
     faults = list(dict(reversed(faults)).items())[::-1]  # a union's branches each complain of the same key
     width = max(len(key) for key, _ in faults)
-    head = f"{source}: {len(faults)} fault{'s' if len(faults) > 1 else ''}"
+    head = f"{source}: {how_many(faults)}"
     return "\n".join([head, *(f"  {key:<{width}}  {text}" for key, text in faults)])
 
 

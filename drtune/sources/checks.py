@@ -10,6 +10,7 @@ from functools import partial
 from typing import NamedTuple
 
 from drtune.base.errors import DataError
+from drtune.base.faults import how_many
 from drtune.data.card import Skipped
 from drtune.data.images import Examination, examine
 from drtune.data.packed import Split
@@ -80,10 +81,9 @@ def check_classes(
     for label, class_name in enumerate(classes):
         faults += class_faults(class_name, {part: count[label] for part, count in counts.items()})
     if faults:
-        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
         after = f" after skipping {skipped} bad images" if skipped else ""
         remedy = "\nadd images, or remove the class from every part" if len(classes) > 1 else ""
-        raise DataError(f"{name}: {count} in its classes{after}\n{listed(faults)}{remedy}")
+        raise DataError(f"{name}: {how_many(faults)} in its classes{after}\n{listed(faults)}{remedy}")
 
 
 def class_faults(name: str, counts: Mapping[str, int]) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from drtune.base.errors import DataError
-from drtune.base.faults import plain_name, some
+from drtune.base.faults import how_many, plain_name, some
 from drtune.data.packed import Split
 from drtune.sources.checks import listed
 from drtune.sources.columns import Naming, Selected, read_table, select
@@ -118,8 +118,7 @@ def checked_rows(
             faults.append(f"row {number}: {printable(image)} stands twice: {what}; an image has one row")
     if faults or not rows:
         faults = faults or ["it has no rows; each image needs one, with its label"]
-        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-        raise DataError(f"{path}: {count}\n{listed(faults)}\nmend or remove these rows")
+        raise DataError(f"{path}: {how_many(faults)}\n{listed(faults)}\nmend or remove these rows")
     return list(rows.values()), [f"rows of {path.name} that repeat another: {repeated}"] if repeated else []
 
 
