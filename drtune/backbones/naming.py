@@ -80,6 +80,7 @@ LAYERS: Rules = (
     (r"^(?:layernorm|post_layernorm)\.", "norm."),
     (r"^pooler\.layernorm\.", "fc_norm."),
 )
+DINOV3: Rules = ((r"^embeddings\.register_tokens$", "storage_tokens"), *EMBEDDINGS, *LAYERS)
 NAMINGS = (
     Naming("timm", (), ()),
     Naming("DINOv2 in chunks", (r"^blocks\.\d+\.\d+\.",), ((r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."),)),
@@ -101,9 +102,7 @@ NAMINGS = (
         "transformers DINOv3",
         (r"^embeddings\.register_tokens$", r"^norm\.weight$", r"\.mlp\.gate_proj\."),
         (
-            (r"^embeddings\.register_tokens$", "storage_tokens"),
-            *EMBEDDINGS,
-            *LAYERS,
+            *DINOV3,
             (r"\.mlp\.gate_proj\.", ".mlp.w1."),
             (r"\.mlp\.up_proj\.", ".mlp.w2."),
             (r"\.mlp\.down_proj\.", ".mlp.w3."),
@@ -113,9 +112,7 @@ NAMINGS = (
         "transformers DINOv3",
         (r"^embeddings\.register_tokens$", r"^norm\.weight$"),
         (
-            (r"^embeddings\.register_tokens$", "storage_tokens"),
-            *EMBEDDINGS,
-            *LAYERS,
+            *DINOV3,
             (r"\.mlp\.up_proj\.", ".mlp.fc1."),
             (r"\.mlp\.down_proj\.", ".mlp.fc2."),
         ),

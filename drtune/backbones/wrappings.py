@@ -264,15 +264,13 @@ WRAPPINGS = (
     ),
 )
 
-# fmt: off
 ON_TOP = (
     "head", "heads", "head_dist", "heads_dist", "aux_head", "fc", "classifier", "online_classifier", "linear",
     "lm_head", "proj", "projector", "projection", "projection_head", "proj_head", "projection_mlp",
     "predictor", "prediction_head", "prototypes", "decoder", "mlp_head", "contrast_head", "dino_head",
     "ibot_head", "pooler", "mask_token", "masked_embed", "queue", "queue_ptr", "AuxLogits",
     "relative_coords_table",
-)
-# fmt: on
+)  # fmt: skip
 """Parts that stand on an encoder or serve its pre-training; none of them shapes a pooled feature."""
 
 
