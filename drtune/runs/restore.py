@@ -185,9 +185,8 @@ def _write_lock(path: Path, stages: dict[str, Any], stage: str, entry: Mapping[s
         stages[stage] = dict(entry)
     else:  # the run did not end well: to DVC the stage has never run
         stages.pop(stage, None)
-    YAML().dump(
-        {"schema": "2.0", "stages": stages}, path
-    )  # keeps the order, so that the difference to the commit is small
+    # ruamel keeps the order, so that the difference to the commit is small
+    YAML().dump({"schema": "2.0", "stages": stages}, path)
 
 
 def _check_out(root: Path, target: Path, tree: Path, wanted: Mapping[str, str]) -> None:

@@ -249,10 +249,9 @@ def _begin(storage: Storage, name: str, design: Design, trials: int) -> Study:
             optuna.create_study(storage=storage, study_name=name, directions=directions)
         inner = optuna.load_study(study_name=name, storage=storage)
         empty = not inner.get_trials(deepcopy=False)
-        if (
-            DESIGN not in inner.user_attrs and empty and inner.directions == directions
-        ):  # just made, here or by
-            inner.set_user_attr(TOKEN, secrets.token_hex(8))  # one that was killed then
+        # just made, here or by one that was killed then
+        if DESIGN not in inner.user_attrs and empty and inner.directions == directions:
+            inner.set_user_attr(TOKEN, secrets.token_hex(8))
             inner.set_user_attr(DESIGN, design.facts())
         study = Study(storage, name)
         require_same(name, study.design, design)
