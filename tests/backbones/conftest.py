@@ -1,4 +1,4 @@
-"""Lets the tests here import `checkpoint_layouts`."""
+"""Lets the tests here import `checkpoint_layouts` and `small`."""
 
 import sys
 from pathlib import Path

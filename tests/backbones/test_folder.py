@@ -6,22 +6,13 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from small import GIVEN, TINY
 
 from drtune.backbones.folder import described, files_of, read_weights
 from drtune.backbones.settings import BackboneSettings
 from drtune.backbones.wrappings import Input
 from drtune.backbones.zoo import build_backbone
 from drtune.base.errors import ConfigError, WeightsError
-
-TINY = {"embed_dim": 24, "depth": 2, "num_heads": 2, "patch_size": 8, "img_size": 32}
-GIVEN = {
-    "image_size": None,
-    "mean": None,
-    "std": None,
-    "interpolation": None,
-    "crop_fraction": None,
-    "seed": 0,
-}
 
 
 def build(name, kwargs, weights, **change):

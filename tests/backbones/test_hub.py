@@ -2,40 +2,15 @@
 
 import json
 import time
-from pathlib import Path
 
 import pytest
 from huggingface_hub import constants as hub
 from safetensors.torch import save_file
+from small import CATALOG, flat, settings
 
-from drtune.backbones.settings import BackboneSettings
 from drtune.backbones.zoo import build_backbone
 from drtune.base.errors import ConfigError, WeightsError
 from drtune.base.files import sha256_of
-
-CATALOG = Path(__file__).resolve().parents[2] / "catalog"
-
-
-SMALL = {
-    "name": "resnet10t",
-    "kwargs": {"channels": [8, 8, 16, 16], "stem_width": 8},
-    "weights": str(CATALOG / "random.yaml"),
-    "image_size": 32,
-    "mean": None,
-    "std": None,
-    "interpolation": None,
-    "crop_fraction": None,
-    "seed": 0,
-}
-
-
-def settings(**change):
-    return BackboneSettings(**{**SMALL, **change})
-
-
-def flat(encoder):
-    """Weights as safetensors takes them, whatever the memory layout."""
-    return {name: value.contiguous() for name, value in encoder.state_dict().items()}
 
 
 def test_unreachable_hub_says_at_once_which_file_to_put_where(monkeypatch, tmp_path):

@@ -4,20 +4,11 @@ import numpy as np
 import pytest
 import timm
 import torch
+from small import GIVEN, TINY
 
 from drtune.backbones.settings import BackboneSettings
 from drtune.backbones.zoo import build_backbone
 from drtune.base.errors import WeightsError
-
-TINY = {"embed_dim": 24, "depth": 2, "num_heads": 2, "patch_size": 8, "img_size": 32}
-GIVEN = {
-    "image_size": None,
-    "mean": None,
-    "std": None,
-    "interpolation": None,
-    "crop_fraction": None,
-    "seed": 0,
-}
 
 
 def network(seed, **change):

@@ -4,33 +4,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from small import flat, settings
 
-from drtune.backbones.settings import BackboneSettings
 from drtune.backbones.zoo import build_backbone
 from drtune.base.errors import ConfigError, WeightsError
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "weights"
-CATALOG = Path(__file__).resolve().parents[2] / "catalog"
-SMALL = {
-    "name": "resnet10t",
-    "kwargs": {"channels": [8, 8, 16, 16], "stem_width": 8},
-    "weights": str(CATALOG / "random.yaml"),
-    "image_size": 32,
-    "mean": None,
-    "std": None,
-    "interpolation": None,
-    "crop_fraction": None,
-    "seed": 0,
-}
-
-
-def settings(**change):
-    return BackboneSettings(**{**SMALL, **change})
-
-
-def flat(encoder):
-    """Weights as safetensors takes them, whatever the memory layout."""
-    return {name: value.contiguous() for name, value in encoder.state_dict().items()}
 
 
 def test_convolutions_run_in_channels_last_layout_and_mean_the_same():

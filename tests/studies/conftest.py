@@ -16,6 +16,7 @@ import pytest
 
 import drtune
 
+sys.path.insert(0, str(Path(__file__).parent))  # for `stand_ins`
 PROJECT = str(Path(drtune.__file__).parents[1])
 PASSWORD = "v3ry-s3cret"
 PROCESS = {"proc.host": "host", "proc.pid": "17"}

@@ -7,6 +7,7 @@ import pytest
 from matplotlib.colors import to_hex
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from PIL import Image
+from stand_ins import SETTINGS
 
 from drtune.evaluation.pictures.style import GREY, VERMILION, new_figure, save
 from drtune.studies import pictures
@@ -15,19 +16,6 @@ from drtune.studies.space import StudySettings
 from drtune.studies.standing import Standing
 
 FIRST = "trial 0: params.yaml as it stands"
-SETTINGS = {
-    "metric": "val_accuracy",
-    "direction": "maximize",
-    "cost": None,
-    "trials": 20,
-    "seeds": 1,
-    "sampler": "auto",
-    "startup_trials": 1,
-    "pruner": "none",
-    "warmup_epochs": 0,
-    "seed": 0,
-    "space": {},
-}
 SPACE = {
     "methods.dr_tune.weight": FloatDistribution(0.03, 10.0, log=True),
     "methods.dr_tune.bank_size": IntDistribution(64, 2048),

@@ -1,14 +1,13 @@
 import json
-from types import SimpleNamespace
 
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from stand_ins import standing, study_of
 
 from drtune.base.errors import StudyError, TrainingError
 from drtune.studies.domains import written
 from drtune.studies.report import as_text, by_age, export, newest, overview
-from drtune.studies.standing import Standing
 from drtune.studies.storage import open_storage
 from drtune.studies.winner import chosen
 
@@ -127,23 +126,6 @@ def test_a_fault_is_shown_as_it_was_told(make_study, end):
 )
 def test_values_are_shown_shortly(value, text):
     assert written(value) == text
-
-
-def standing(first, state="COMPLETE", values=(0.5,), number=None, fault="", **params):
-    return Standing(first if number is None else number, first, state, values, params, fault, "", 1.0)
-
-
-def study_of(*trials, best=(), space=None, params=None):
-    """What `chosen` and `export` need of a study."""
-    settings_of = {"metric": "val_accuracy", "trials": 3, "space": {"left": "out"}, "cost": None}
-    return SimpleNamespace(
-        name="s",
-        standings=lambda: list(trials),
-        best=lambda: [trial for trial in trials if trial.first in best],
-        settings=SimpleNamespace(model_dump=lambda: settings_of),
-        space=space or {},
-        design=SimpleNamespace(params=params or {}),
-    )
 
 
 # --- the summary for git

@@ -8,6 +8,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.pruners import MedianPruner, NopPruner
 from optuna.samplers import GPSampler, RandomSampler, TPESampler
 from optuna.trial import TrialState
+from stand_ins import SETTINGS as COMMON
 
 from drtune.studies.domains import count_of, holds, points
 from drtune.studies.sampling import (
@@ -19,19 +20,7 @@ from drtune.studies.sampling import (
 )
 from drtune.studies.space import StudySettings
 
-SETTINGS = {
-    "metric": "val_accuracy",
-    "direction": "maximize",
-    "cost": None,
-    "trials": 20,
-    "seeds": 1,
-    "sampler": "auto",
-    "startup_trials": 4,
-    "pruner": "median",
-    "warmup_epochs": 3,
-    "seed": 0,
-    "space": {},
-}
+SETTINGS = {**COMMON, "startup_trials": 4, "pruner": "median", "warmup_epochs": 3}
 NUMBERS = {
     "train.lr_head": FloatDistribution(0.0251234567, 2.51234567, log=True),
     "methods.dr_tune.bank_size": IntDistribution(32, 2048, log=True),

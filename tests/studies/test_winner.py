@@ -2,20 +2,19 @@ import os
 import re
 import subprocess
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
+from stand_ins import standing, study_of
 
 from drtune.base.errors import StudyError
 from drtune.base.yaml import read_yaml
 from drtune.params import with_values
 from drtune.runs.run_cache import is_recorded
 from drtune.runs.stage_key import stage_key
-from drtune.studies.standing import Standing
 from drtune.studies.winner import (
     apply,
     chosen,
@@ -335,23 +334,6 @@ def test_a_repository_without_a_commit(tmp_path, repository):
 
 
 # --- the winner
-
-
-def standing(first, state="COMPLETE", values=(0.5,), number=None, fault="", **params):
-    return Standing(first if number is None else number, first, state, values, params, fault, "", 1.0)
-
-
-def study_of(*trials, best=(), space=None, params=None):
-    """What `chosen` and `export` need of a study."""
-    settings_of = {"metric": "val_accuracy", "trials": 3, "space": {"left": "out"}, "cost": None}
-    return SimpleNamespace(
-        name="s",
-        standings=lambda: list(trials),
-        best=lambda: [trial for trial in trials if trial.first in best],
-        settings=SimpleNamespace(model_dump=lambda: settings_of),
-        space=space or {},
-        design=SimpleNamespace(params=params or {}),
-    )
 
 
 def test_the_best_trial_is_chosen_or_the_one_that_is_named():
