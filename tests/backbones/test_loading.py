@@ -2,22 +2,12 @@
 
 import pytest
 import torch
-from checkpoint_layouts import LAYOUTS
+from checkpoint_layouts import saved
 from checkpoint_layouts.names import (
     backbone,
-    state_of,
 )
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-
-
-def saved(tmp_path, layout):
-    """A checkpoint of a layout, and a timm state dict of the same numbers, as files."""
-    architecture, make = LAYOUTS[layout]
-    state = state_of(architecture)
-    torch.save(make(dict(state)), tmp_path / "theirs.pth")
-    torch.save(state, tmp_path / "plain.pth")
-    return architecture
 
 
 @pytest.mark.parametrize(

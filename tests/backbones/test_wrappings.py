@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from checkpoint_layouts import LAYOUTS
+from checkpoint_layouts import LAYOUTS, saved
 from checkpoint_layouts.names import (
     RESNET,
     before,
@@ -16,15 +16,6 @@ from drtune.backbones.loading import classifier_of
 from drtune.backbones.weights import read_checkpoint
 from drtune.backbones.wrappings import WRAPPINGS, speaking
 from drtune.base.errors import WeightsError
-
-
-def saved(tmp_path, layout):
-    """A checkpoint of a layout, and a timm state dict of the same numbers, as files."""
-    architecture, make = LAYOUTS[layout]
-    state = state_of(architecture)
-    torch.save(make(dict(state)), tmp_path / "theirs.pth")
-    torch.save(state, tmp_path / "plain.pth")
-    return architecture
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -4,6 +4,8 @@ Every name here was copied by hand from the code that is named beside it, never 
 `drtune/backbones`: those turn authors' names into timm's, these turn timm's into the authors'.
 """
 
+import torch
+
 from checkpoint_layouts import authors as a
 from checkpoint_layouts import libraries as l
 from checkpoint_layouts.names import (
@@ -23,6 +25,7 @@ from checkpoint_layouts.names import (
     before,
     other,
     renamed,
+    state_of,
 )  # fmt: skip
 
 GROUPS = [
@@ -58,3 +61,12 @@ LAYOUTS = {
     **{name: (RESNET, a.prefixed(name)) for name in ("model.", "net.", "timm_model.", "module.model.f.")},
 }
 """Name of a layout -> (name and arguments of timm's network, what makes the checkpoint of its state)."""
+
+
+def saved(tmp_path, layout):
+    """A checkpoint of a layout, and a timm state dict of the same numbers, as files."""
+    architecture, make = LAYOUTS[layout]
+    state = state_of(architecture)
+    torch.save(make(dict(state)), tmp_path / "theirs.pth")
+    torch.save(state, tmp_path / "plain.pth")
+    return architecture
